@@ -1,0 +1,68 @@
+"""Everything guard raises on purpose. A suspicious image is a verdict, never an error.
+
+GuardError
+├── InputError           the caller's tensor, image or data set is unusable
+├── UnknownModelError    no such model here
+├── ConfigError          guard.toml or a command-line value is wrong
+├── PackError            a pack is missing, altered or does not fit
+├── OverloadedError      a bounded queue is full
+├── UpstreamError        the production classifier did not answer usefully
+└── NumericError         a number that must be finite is not
+
+Status codes live in `guard/gateway/status.py`, exit codes in `guard/cli.py`.
+"""
+
+
+class GuardError(Exception):
+    """Base of all errors raised on purpose; its text is safe to show to a caller."""
+
+
+class InputError(GuardError):
+    """An input tensor, image or data set cannot be used as it is.
+
+    `tensor` names the offending input where there is one.
+    """
+
+    def __init__(self, message: str, *, tensor: str | None = None) -> None:
+        super().__init__(message)
+        self.tensor = tensor
+
+
+class UnknownModelError(GuardError):
+    """The request names a model that this gateway does not serve."""
+
+
+class ConfigError(GuardError):
+    """A setting is unknown, malformed or contradicts another; `key` says which."""
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class PackError(GuardError):
+    """A pack is missing, incomplete, altered, or does not fit its use."""
+
+
+class OverloadedError(GuardError):
+    """A bounded queue is full; the caller should come back in `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UpstreamError(GuardError):
+    """The production classifier failed, was unreachable or answered something unusable.
+
+    `code` is the upstream's own status name (for example "UNAVAILABLE") where it gave one.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+
+
+class NumericError(GuardError):
+    """The machinery produced a number that is not finite where only finite ones are safe."""
