@@ -33,7 +33,7 @@ class ImageSet:
         for name, array in (("labels", self.labels), ("groups", self.groups)):
             if array is not None and (array.dtype != np.int64 or array.shape != (len(self),)):
                 raise InputError(f"{name} must be int64 ({len(self)},), not {_form(array)}")
-        if len(self) and not (0 <= self.labels.min() and self.labels.max() < len(self.classes)):
+        if len(self) and (self.labels.min() < 0 or self.labels.max() >= len(self.classes)):
             raise InputError(
                 f"labels reach from {self.labels.min()} to {self.labels.max()}, "
                 f"but there are {len(self.classes)} classes"
