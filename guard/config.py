@@ -1,0 +1,348 @@
+"""The one settings file, `guard.toml`: what may stand in it, what it means, how it is read.
+
+Unknown keys are refused and the message names them. Every setting carries its own description;
+`settings()` lists them all, and a test compares that list with the README.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, field, structs
+
+from guard.errors import ConfigError
+from guard.verdict import Expose, Mode, OnError, OnFlag, Policy
+
+Rpc = Literal["ModelStreamInfer", "ModelConfig", "ModelStatistics", "RepositoryIndex"]
+
+LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
+
+
+class Tls(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Certificates for a `grpcs://` upstream."""
+
+    ca: Annotated[
+        str, Meta(description="PEM file of the authorities to trust; empty: the system's")
+    ] = ""
+    cert: Annotated[str, Meta(description="PEM file of our own certificate, for mutual TLS")] = ""
+    key: Annotated[str, Meta(description="PEM file of our own private key, for mutual TLS")] = ""
+
+
+class Gateway(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the gateway listens and how much it takes on."""
+
+    listen: Annotated[str, Meta(description="HOST:PORT of the gRPC service; port 0 picks one")] = (
+        "127.0.0.1:8001"
+    )
+    metrics: Annotated[str, Meta(description="HOST:PORT of `/metrics`; empty: none")] = (
+        "127.0.0.1:9100"
+    )
+    max_in_flight: Annotated[int, Meta(ge=1, description="requests worked on at once")] = 64
+    max_batch: Annotated[int, Meta(ge=1, description="images in one run of the defence")] = 64
+    max_queue: Annotated[int, Meta(ge=1, description="images that may wait for a run")] = 512
+    max_message_bytes: Annotated[
+        int, Meta(ge=1024, description="largest message received, from clients and upstreams")
+    ] = 64 << 20
+    request_timeout: Annotated[
+        float, Meta(gt=0, description="seconds a request may take, whatever its own deadline says")
+    ] = 30.0
+    drain: Annotated[
+        float, Meta(ge=0, description="seconds that running requests get at shutdown")
+    ] = 10.0
+    max_connection_age: Annotated[
+        float, Meta(gt=0, description="seconds after which a connection is closed gracefully")
+    ] = 3600.0
+    reflection: Annotated[bool, Meta(description="answer gRPC reflection")] = False
+    secret_file: Annotated[
+        str,
+        Meta(
+            description="file with this deployment's secret (32 bytes or more) that keys the noise"
+        ),
+    ] = ""
+    passthrough: Annotated[
+        str,
+        Meta(description="`grpc://HOST:PORT` that gets what names no model here; empty: refused"),
+    ] = ""
+    passthrough_tls: Annotated[Tls, Meta(description="certificates for the pass-through")] = Tls()
+    passthrough_rpcs: Annotated[
+        list[Rpc],
+        Meta(
+            description="calls of Triton's wider service that are forwarded; all others are refused"
+        ),
+    ] = []
+
+
+class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How wire tensors become pixels in [0, 1]."""
+
+    tensor: Annotated[str, Meta(description="name of the image tensor")] = "images"
+    layout: Annotated[Literal["NCHW", "NHWC"], Meta(description="order of the dimensions")] = "NCHW"
+    scale: Annotated[
+        float | None,
+        Meta(description="wire value that means 1.0; default: 255 for integers, 1 for floats"),
+    ] = None
+    mean: Annotated[
+        list[float], Meta(description="per channel, if the client normalises: (pixel - mean) / std")
+    ] = []
+    std: Annotated[list[float], Meta(description="per channel, see `mean`")] = []
+    resize: Annotated[
+        bool, Meta(description="resize images to the pack's size before the defence looks at them")
+    ] = False
+    encoded: Annotated[bool, Meta(description="BYTES elements are PNG or JPEG files")] = False
+
+
+class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the upstream's answer becomes class probabilities."""
+
+    tensor: Annotated[
+        str, Meta(description="output that carries the answer; empty: the upstream's first")
+    ] = ""
+    kind: Annotated[
+        Literal["auto", "logits", "probabilities", "label"],
+        Meta(description="what its numbers are; auto: by the tensor's type and name"),
+    ] = "auto"
+    classes: Annotated[
+        str | list[str] | dict[str, str],
+        Meta(
+            description="the upstream's classes: a pack with the same order, a list in the"
+            " upstream's order, or a table from the upstream's index to the pack's class;"
+            " empty: the order of the guarding pack"
+        ),
+    ] = ""
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One guarded model."""
+
+    name: Annotated[str, Meta(min_length=1, description="name that clients ask for")]
+    pack: Annotated[str, Meta(min_length=1, description="folder of the pack that guards it")]
+    upstream: Annotated[
+        str,
+        Meta(description="the classifier: `grpc://HOST:PORT`, `grpcs://HOST:PORT` or `onnx:FILE`"),
+    ] = ""
+    upstream_model: Annotated[str, Meta(description="its name there; empty: the same name")] = ""
+    upstream_timeout: Annotated[
+        float, Meta(gt=0, description="seconds that one upstream call may take")
+    ] = 10.0
+    evidence_timeout: Annotated[
+        float, Meta(gt=0, description="seconds to wait for the defence before `on_error` decides")
+    ] = 10.0
+    tls: Annotated[Tls, Meta(description="certificates for a `grpcs://` upstream")] = Tls()
+    answer: Annotated[
+        Literal["upstream", "ensemble"],
+        Meta(description="who answers: the upstream, or the pack's own robust ensemble"),
+    ] = "upstream"
+    mode: Annotated[Mode, Meta(description="`monitor` records, `enforce` acts")] = "monitor"
+    on_flag: Annotated[OnFlag, Meta(description="what `enforce` does with a suspicious image")] = (
+        "annotate"
+    )
+    on_error: Annotated[
+        OnError,
+        Meta(description="whether an image passes when the defence itself fails or is late"),
+    ] = "block"
+    max_false_positive_rate: Annotated[
+        float, Meta(gt=0, lt=1, description="share of clean images that may be flagged")
+    ] = 0.01
+    expose: Annotated[
+        Expose | None,
+        Meta(
+            description="what a client may see of the verdict; default: `full` on loopback,"
+            " else `decision`"
+        ),
+    ] = None
+    calibration: Annotated[
+        str, Meta(description="file written by `guard calibrate --upstream`; empty: the pack's own")
+    ] = ""
+    max_images: Annotated[int, Meta(ge=1, description="images in one request")] = 256
+    max_pixels: Annotated[
+        int, Meta(ge=1, description="pixels (height x width) that one encoded image may have")
+    ] = 4096 * 4096
+    max_request_bytes: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="largest request; default: the gateway's limit"),
+    ] = None
+    input: Annotated[Input, Meta(description="how wire tensors become pixels")] = Input()
+    output: Annotated[Output, Meta(description="how the answer becomes probabilities")] = Output()
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole `guard.toml`."""
+
+    models: Annotated[list[Model], Meta(min_length=1, description="the guarded models")]
+    gateway: Annotated[Gateway, Meta(description="the gateway itself")] = field(
+        default_factory=Gateway
+    )
+
+    def policy(self, model: Model) -> Policy:
+        """The policy of one of these models; `full` exposure is a default only on loopback."""
+        loopback = self.gateway.listen.startswith(LOOPBACK)
+        return Policy(
+            mode=model.mode,
+            on_flag=model.on_flag,
+            on_error=model.on_error,
+            max_false_positive_rate=model.max_false_positive_rate,
+            expose=model.expose or ("full" if loopback else "decision"),
+        )
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check one settings file; relative paths in it start from its own folder.
+
+    Raises `ConfigError`, whose text names the file and the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    try:
+        config = msgspec.toml.decode(text, type=Config)
+    except msgspec.ValidationError as error:
+        key, message = _where(str(error))
+        raise ConfigError(f"{path}: {key}: {message}", key=key) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    return _checked(_resolved(config, path.parent), str(path))
+
+
+def single_pack_config(
+    pack: str | Path,
+    *,
+    listen: str = "127.0.0.1:8001",
+    metrics: str = "127.0.0.1:9100",
+    max_false_positive_rate: float = 0.01,
+) -> Config:
+    """The settings of `guard serve --pack`: the pack's own ensemble answers, verdicts are shown."""
+    pack = Path(pack)
+    model = Model(
+        name=pack.resolve().name,
+        pack=str(pack),
+        answer="ensemble",
+        max_false_positive_rate=max_false_positive_rate,
+    )
+    return _checked(
+        Config(models=[model], gateway=Gateway(listen=listen, metrics=metrics)), "guard serve"
+    )
+
+
+def split_address(address: str, *, key: str) -> tuple[str, int]:
+    """`HOST:PORT` as host and port; `[::1]:80` for IPv6.
+
+    Raises `ConfigError` that names `key`.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{key}: {address!r} is not HOST:PORT", key=key)
+    return host, int(port)
+
+
+def settings() -> Iterator[tuple[str, Any, str]]:
+    """Every setting there is: dotted key, default (`msgspec.NODEFAULT`: required), description."""
+    yield from _settings("gateway", Gateway)
+    yield from _settings("models", Model)
+
+
+def _settings(prefix: str, struct: type[Struct]) -> Iterator[tuple[str, Any, str]]:
+    hints = get_type_hints(struct, include_extras=True)
+    for item in structs.fields(struct):
+        inner, *notes = get_args(hints[item.name])
+        key = f"{prefix}.{item.name}"
+        if isinstance(inner, type) and issubclass(inner, Struct):
+            yield from _settings(key, inner)
+            continue
+        default = item.default
+        if item.default_factory is not msgspec.NODEFAULT:
+            default = item.default_factory()
+        yield key, default, next(note.description for note in notes if note.description)
+
+
+def _where(message: str) -> tuple[str, str]:
+    """The dotted key and the plain complaint in one of msgspec's messages."""
+    text, _, place = message.partition(" - at `")
+    key = place.rstrip("`").removeprefix("$").lstrip(".")
+    for prefix in ("Object contains unknown field ", "Object missing required field "):
+        if text.startswith(prefix):
+            name = text.removeprefix(prefix).strip("`")
+            complaint = "unknown setting" if "unknown" in prefix else "must be set"
+            return f"{key}.{name}".lstrip("."), complaint
+    return key or "guard.toml", text
+
+
+def _resolved(config: Config, base: Path) -> Config:
+    """The same settings with every relative path made relative to `base`."""
+
+    def at(path: str) -> str:
+        return str(base / path) if path else path
+
+    def tls(value: Tls) -> Tls:
+        return Tls(ca=at(value.ca), cert=at(value.cert), key=at(value.key))
+
+    def model(value: Model) -> Model:
+        scheme, colon, rest = value.upstream.partition(":")
+        classes = value.output.classes
+        return structs.replace(
+            value,
+            pack=at(value.pack),
+            calibration=at(value.calibration),
+            tls=tls(value.tls),
+            upstream=f"onnx:{at(rest)}" if scheme == "onnx" and colon else value.upstream,
+            output=structs.replace(
+                value.output, classes=at(classes) if isinstance(classes, str) else classes
+            ),
+        )
+
+    gateway = structs.replace(
+        config.gateway,
+        secret_file=at(config.gateway.secret_file),
+        passthrough_tls=tls(config.gateway.passthrough_tls),
+    )
+    return structs.replace(
+        config, gateway=gateway, models=[model(value) for value in config.models]
+    )
+
+
+def _checked(config: Config, source: str) -> Config:
+    """The settings, once no two of them contradict each other."""
+    gateway = config.gateway
+    split_address(gateway.listen, key="gateway.listen")
+    if gateway.metrics:
+        split_address(gateway.metrics, key="gateway.metrics")
+    problems = list(_contradictions(config))
+    if problems:
+        key, message = problems[0]
+        raise ConfigError(f"{source}: {key}: {message}", key=key)
+    return config
+
+
+def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    gateway = config.gateway
+    if gateway.passthrough and not gateway.passthrough.startswith(("grpc://", "grpcs://")):
+        yield "gateway.passthrough", "must be grpc://HOST:PORT or grpcs://HOST:PORT"
+    names = [model.name for model in config.models]
+    for index, model in enumerate(config.models):
+        at = f"models[{index}]"
+        if names.index(model.name) != index:
+            yield f"{at}.name", f"{model.name!r} is used twice"
+        yield from ((f"{at}.{key}", message) for key, message in _model_problems(model))
+        if model.max_request_bytes and model.max_request_bytes > gateway.max_message_bytes:
+            yield f"{at}.max_request_bytes", "exceeds gateway.max_message_bytes"
+
+
+def _model_problems(model: Model) -> Iterator[tuple[str, str]]:
+    if model.upstream and not model.upstream.startswith(("grpc://", "grpcs://", "onnx:")):
+        yield "upstream", "must be grpc://HOST:PORT, grpcs://HOST:PORT or onnx:FILE"
+    if model.answer == "upstream" and not model.upstream:
+        yield "upstream", 'must be set, or answer = "ensemble"'
+    if model.on_flag == "substitute" and model.answer == "ensemble":
+        yield "on_flag", '"substitute" needs answer = "upstream": the ensemble answers already'
+    if model.tls != Tls() and not model.upstream.startswith("grpcs://"):
+        yield "tls", "is only used with a grpcs:// upstream"
+    if bool(model.tls.cert) != bool(model.tls.key):
+        yield "tls", "cert and key go together"
+    if len(model.input.mean) != len(model.input.std):
+        yield "input.mean", "mean and std must have one number per channel each"
+    if any(value <= 0 for value in model.input.std):
+        yield "input.std", "must be positive"
+    if model.input.scale is not None and model.input.scale <= 0:
+        yield "input.scale", "must be positive"
