@@ -1,0 +1,1 @@
+"""The gateway: the only part of guard, beside its client, that speaks gRPC."""
