@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
@@ -115,7 +116,7 @@ def _arrow(pen: Pen, shaft: Sequence[Point], width: float = 0.24, head: float = 
     (x0, y0), (x1, y1) = shaft[-2], shaft[-1]
     length = math.hypot(x1 - x0, y1 - y0)
     dx, dy = (x1 - x0) / length, (y1 - y0) / length
-    for start, stop in zip(shaft, shaft[1:], strict=False):
+    for start, stop in pairwise(shaft):
         pen.stroke((start, stop), width, WHITE)
     tip = (x1 + dx * head, y1 + dy * head)
     wings = [(x1 + side * dy * head, y1 - side * dx * head) for side in (1, -1)]

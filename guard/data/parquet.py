@@ -58,7 +58,7 @@ def read_parquet(
             name = f"{file}, row {row}"
             images.append(_picture(data, name, images[0] if images else None, size))
             labels.append(_label(label, name, classes))
-            tracks.append(-1 if track is None else int(track))
+            tracks.append(track if isinstance(track, int) else -1)
     if not images:
         raise InputError(f"{files[0]}: no rows")
     names = classes or tuple(str(k) for k in range(max(labels) + 1))
@@ -96,7 +96,7 @@ def _classes(file: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def _rows(file: Path) -> Iterator[tuple[bytes, int | None, int | None]]:
+def _rows(file: Path) -> Iterator[tuple[object, object, object]]:
     """Each row's picture, label and track (None without one)."""
     table = _open(file)
     present = set(table.schema_arrow.names)

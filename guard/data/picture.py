@@ -28,7 +28,7 @@ def decode(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
             raise InputError(f"{name}: {picture.width}x{picture.height} pixels are too many")
         picture = picture.convert(_mode(picture, channels))

@@ -9,7 +9,8 @@ run of K consecutive pictures holds every class once, in random order.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from guard.errors import InputError
 
 CLASSES: tuple[str, ...] = tuple(FACES)
 
-Pixels = NDArray[np.float32]  # (3, H, W) in [0, 1]
+Pixels = NDArray[np.floating[Any]]  # (3, H, W) in [0, 1], float32
 Rng = np.random.Generator
 
 # Scenery: sky, overcast, foliage, dry grass, brick, concrete, asphalt, dusk.
@@ -66,7 +67,7 @@ def label(seed: int, index: int) -> int:
     return int(_order(seed, index // len(CLASSES))[index % len(CLASSES)])
 
 
-@cache
+@lru_cache(64)
 def _order(seed: int, block: int) -> tuple[int, ...]:
     order = np.random.default_rng([_LABELS, seed, block]).permutation(len(CLASSES))
     return tuple(order.tolist())
@@ -158,8 +159,9 @@ def _occlude(picture: Pixels, rng: Rng, difficulty: float) -> Pixels:
     sharp = picture.shape[-1] / 2
     inside = np.minimum(width - np.abs(across), length - np.abs(along)) * sharp + 0.5
     mask = np.clip(inside, 0, 1).astype(np.float32)
-    color = _SCENES[rng.integers(len(_SCENES))] * rng.uniform(0.4, 1.2)
-    return picture * (1 - mask) + color.astype(np.float32)[:, None, None] * mask
+    color = _SCENES[rng.integers(len(_SCENES)), :, None, None] * np.float32(rng.uniform(0.4, 1.2))
+    covered: Pixels = picture * (1 - mask) + color * mask
+    return covered
 
 
 def _light(picture: Pixels, rng: Rng, difficulty: float) -> Pixels:
@@ -167,7 +169,7 @@ def _light(picture: Pixels, rng: Rng, difficulty: float) -> Pixels:
     right, down = _grid(picture.shape[-1])
     turn = rng.uniform(0, 2 * math.pi)
     slope = right * np.float32(math.cos(turn)) + down * np.float32(math.sin(turn))
-    field = 1 + slope * np.float32(difficulty * rng.uniform(0, 0.3))
+    field: Pixels = 1 + slope * np.float32(difficulty * rng.uniform(0, 0.3))
     if rng.random() < 0.25 * difficulty:
         edge = np.clip((slope - rng.uniform(-0.6, 0.6)) * 8 + 0.5, 0, 1)
         field = field * (1 - np.float32(rng.uniform(0.25, 0.55)) * edge)
@@ -184,7 +186,8 @@ def _blur(picture: Pixels, rng: Rng, difficulty: float) -> Pixels:
     size = picture.shape[-1]
     focus = rng.random() ** 2
     down, right = (round(8 * difficulty * min(1.2, focus + m)) for m in 0.35 * rng.random(2) ** 2)
-    return _gauss(size, down) @ picture @ _gauss(size, right).T
+    soft: Pixels = _gauss(size, down) @ picture @ _gauss(size, right).T
+    return soft
 
 
 def _normal(rng: Rng, shape: tuple[int, ...]) -> Pixels:
@@ -203,7 +206,8 @@ def _spread(size: int, cells: int) -> Pixels:
     """(size, cells): linear interpolation from `cells` values to `size`."""
     at = (np.arange(size) + 0.5) / size * (cells - 1)
     weight = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells)[None, :]))
-    return weight.astype(np.float32)
+    linear: Pixels = weight.astype(np.float32)
+    return linear
 
 
 @cache
@@ -212,4 +216,5 @@ def _gauss(size: int, eighths: int) -> Pixels:
     sigma = max(eighths, 1) / 8 * size / 32
     apart = np.arange(size)[:, None] - np.arange(size)[None, :]
     weight = np.exp(-0.5 * (apart / sigma) ** 2)
-    return (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+    kernel: Pixels = (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+    return kernel
