@@ -83,7 +83,7 @@ class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Meta(description="wire value that means 1.0; default: 255 for integers, 1 for floats"),
     ] = None
     mean: Annotated[
-        list[float], Meta(description="per channel, if the client normalises: (pixel - mean) / std")
+        list[float], Meta(description="per channel, when wire = (pixel * scale - mean) / std")
     ] = []
     std: Annotated[list[float], Meta(description="per channel, see `mean`")] = []
     resize: Annotated[

@@ -1,0 +1,172 @@
+"""Every Prometheus metric of the gateway, and the one place that writes verdicts into them.
+
+Labels are bounded: model names come from the settings, defence names from the pack, the rest from
+lists in this file. Client ids, image hashes and unknown model names are never labels. Verdicts are
+counted per request, not per image: counting may cost the request nothing that matters.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from threading import Thread
+from typing import Literal
+from wsgiref.simple_server import WSGIServer
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import HistogramMetricFamily
+
+from guard.config import split_address
+from guard.errors import ConfigError
+from guard.verdict import Decision, Verdicts
+
+Stage = Literal["decode", "queue", "evidence", "upstream", "detect", "encode"]
+STAGES: tuple[Stage, ...] = ("decode", "queue", "evidence", "upstream", "detect", "encode")
+Reason = Literal[
+    "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
+    "non_finite", "evidence_failed", "evidence_timeout", "internal",
+]  # fmt: skip
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_P_VALUES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+
+
+class BulkHistogram:
+    """A histogram that takes a whole array of observations at the cost of one.
+
+    One label, `model`. Written from one thread (the event loop), read from any.
+    """
+
+    def __init__(self, name: str, text: str, edges: Sequence[float]) -> None:
+        self._name, self._text = name, text
+        self._bounds = [*(repr(float(edge)) for edge in edges), "+Inf"]
+        self._edges = np.array(edges, np.float32)
+        self._counts: dict[str, NDArray[np.int64]] = {}
+        self._sums: dict[str, float] = {}
+        REGISTRY.register(self)
+
+    def observe(self, model: str, values: NDArray[np.float32]) -> None:
+        """Count the finite ones of these values."""
+        values = values[np.isfinite(values)]
+        bins = np.searchsorted(self._edges, values)
+        counts = np.bincount(bins, minlength=len(self._edges) + 1)
+        self._counts[model] = self._counts.get(model, 0) + counts
+        self._sums[model] = self._sums.get(model, 0.0) + float(values.sum())
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What a scrape sees."""
+        family = HistogramMetricFamily(self._name, self._text, labels=["model"])
+        for model, counts in list(self._counts.items()):
+            buckets = list(zip(self._bounds, np.cumsum(counts).tolist(), strict=True))
+            family.add_metric([model], buckets, self._sums.get(model, 0.0))
+        yield family
+
+
+REQUESTS = Counter("guard_requests", "Inference requests, by gRPC status.", ["model", "code"])
+REQUEST_SECONDS = Histogram(
+    "guard_request_seconds", "Time from request to reply.", ["model"], buckets=_SECONDS
+)
+STAGE_SECONDS = Histogram(
+    "guard_stage_seconds", "Time in one stage of a request.", ["model", "stage"], buckets=_SECONDS
+)
+VERDICTS = Counter("guard_verdicts", "Images, by decision.", ["model", "decision"])
+SUBSTITUTED = Counter(
+    "guard_substituted",
+    "Images that the robust ensemble answered in place of the upstream.",
+    ["model"],
+)
+ALARMS = Counter(
+    "guard_alarms", "Images that one defence alone would flag at the budget.", ["model", "defense"]
+)
+P_VALUES = BulkHistogram(
+    "guard_p_value", "p-values of the detector; uniform while traffic is clean.", _P_VALUES
+)
+UPSTREAM_ERRORS = Counter(
+    "guard_upstream_errors", "Calls of the upstream that failed, by its status.", ["model", "code"]
+)
+ERRORS = Counter("guard_errors", "Requests or images that failed, by reason.", ["reason"])
+FAULTS_ALLOWED = Counter(
+    "guard_faults_allowed", "Images passed unexamined because on_error = allow.", ["model"]
+)
+IN_FLIGHT = Gauge("guard_in_flight", "Inference requests being worked on.")
+QUEUE = Gauge("guard_queue_images", "Images waiting for the defence.", ["model"])
+PACK = Gauge(
+    "guard_pack_info", "The pack that guards a model; always 1.", ["model", "pack", "digest"]
+)
+PROVIDER = Gauge(
+    "guard_provider_info",
+    "The execution provider really in use; always 1.",
+    ["model", "session", "provider"],
+)
+BUDGET = Gauge(
+    "guard_false_positive_budget", "Share of clean images that may be flagged.", ["model"]
+)
+
+
+class ModelMetrics:
+    """The metrics of one model with its labels filled in, so that a request looks nothing up."""
+
+    def __init__(self, model: str, score_names: Iterable[str]) -> None:
+        self.model = model
+        self.seconds = REQUEST_SECONDS.labels(model)
+        self.queue = QUEUE.labels(model)
+        self.faults_allowed = FAULTS_ALLOWED.labels(model)
+        self._stages = {stage: STAGE_SECONDS.labels(model, stage) for stage in STAGES}
+        self._verdicts = [VERDICTS.labels(model, decision.name) for decision in Decision]
+        self._alarms = {name: ALARMS.labels(model, name) for name in score_names}
+        self._substituted = SUBSTITUTED.labels(model)
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        """One stage took so long."""
+        self._stages[stage].observe(seconds)
+
+    def request(self, code: str, seconds: float) -> None:
+        """One request ended with this gRPC status after so long."""
+        REQUESTS.labels(self.model, code).inc()
+        self.seconds.observe(seconds)
+
+    def observe(self, verdicts: Verdicts, budget: float) -> None:
+        """Count the verdicts on one request's images."""
+        for decision, count in enumerate(np.bincount(verdicts.decisions, minlength=5).tolist()):
+            if count:
+                self._verdicts[decision].inc(count)
+        substituted = int(verdicts.substituted.sum())
+        if substituted:
+            self._substituted.inc(substituted)
+        alarms = (verdicts.score_p_values <= budget).sum(axis=0).tolist()
+        for name, count in zip(verdicts.score_names, alarms, strict=True):
+            if count:
+                self._alarms[name].inc(count)
+        P_VALUES.observe(self.model, verdicts.p_values)
+
+    def unexamined(self, count: int) -> None:
+        """So many images passed without a verdict, because the policy says so."""
+        self._verdicts[Decision.ABSTAIN].inc(count)
+        self.faults_allowed.inc(count)
+
+
+def error(reason: Reason, count: int = 1) -> None:
+    """Something failed for this reason."""
+    ERRORS.labels(reason).inc(count)
+
+
+class MetricsServer:
+    """The `/metrics` endpoint on HOST:PORT; `port` is the one in use."""
+
+    def __init__(self, address: str) -> None:
+        host, port = split_address(address, key="gateway.metrics")
+        server: tuple[WSGIServer, Thread]
+        try:
+            server = start_http_server(port, host.strip("[]"))
+        except OSError as failure:
+            raise ConfigError(
+                f"gateway.metrics: cannot listen on {address}: {failure.strerror or failure}",
+                key="gateway.metrics",
+            ) from failure
+        self._server, self._thread = server
+        self.port: int = self._server.server_port
+
+    def close(self) -> None:
+        """Stop answering scrapes."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
