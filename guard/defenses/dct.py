@@ -84,11 +84,14 @@ class Quantizer(nn.Module):
         pixels = round_through(images * 255.0) - 128.0
         if self.color:
             pixels = round_through(functional.conv2d(pixels, self.to_ycc))
-        blocks = _extend(pixels, -H % 8, -W % 8).unflatten(1, (C, 1)).flatten(0, 1)
-        waves = functional.conv2d(blocks, self.basis, stride=8).unflatten(0, (-1, C))
+        planes = _extend(pixels, -H % 8, -W % 8)
+        rows, columns = planes.shape[-2:]
+        waves = functional.conv2d(planes.reshape(-1, 1, rows, columns), self.basis, stride=8)
+        waves = waves.reshape(-1, C, 64, rows // 8, columns // 8)
         kept = round_through(waves / self.steps) * (self.steps / SCALE)
-        out = functional.conv_transpose2d(kept.flatten(0, 1), self.waves, stride=8)
-        out = out.unflatten(0, (-1, C)).flatten(1, 2)[..., :H, :W]
+        kept = kept.reshape(-1, 64, rows // 8, columns // 8)
+        out = functional.conv_transpose2d(kept, self.waves, stride=8)
+        out = out.reshape(-1, C, rows, columns)[..., :H, :W]
         if self.color:
             out = functional.conv2d(out, self.to_rgb)
         return (out + 128.0 / 255.0).clamp(0.0, 1.0)

@@ -102,12 +102,15 @@ class Detector(nn.Module):
         return torch.stack(list(scores.values()), dim=-1)
 
     def spec(self) -> dict[str, Any]:
-        """Its part of the manifest, as JSON."""
+        """Its part of a pack's manifest, as JSON."""
         names = {"alone": self.score_names(False), "upstream": self.score_names(True)}
-        return {"hidden": self.hidden, "scores": {key: list(v) for key, v in names.items()}}
+        return {
+            "detector": {"hidden": self.hidden},
+            "scores": {key: list(value) for key, value in names.items()},
+        }
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "Detector":
-        """The detector of a manifest (`defenses`, `detector.hidden`), with random weights."""
-        defenses = [defense_from_spec(entry) for entry in spec["defenses"]]
+        """The detector of a manifest, which holds both specs; random weights, in eval mode."""
+        defenses = [defense_from_spec(entry) for entry in spec["evidence"]["defenses"]]
         return cls(defenses, hidden=spec["detector"]["hidden"]).eval()

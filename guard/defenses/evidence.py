@@ -94,27 +94,24 @@ class EvidenceGraph(nn.Module):
         return len(self.members) + sum(d.passes(self.copies) for d in self.defenses)
 
     def spec(self) -> dict[str, Any]:
-        """Everything but the weights, as JSON; `from_spec` reads it, also out of a manifest."""
+        """Its part of a pack's manifest: everything but the weights, as JSON."""
         members = [
             dict(zip(INFORMATION, (name, self.roles[name], *self.information[name]), strict=True))
             for name in self.members
         ]
-        defenses = [
-            {**defense.spec(), "columns": list(defense.columns)} for defense in self.defenses
-        ]
-        return {
-            "members": members,
+        evidence = {
+            "columns": list(self.columns),
+            "noise_copies": self.copies,
             "lead": self.lead,
             "sentinel": self.sentinel,
-            "noise": {"copies": self.copies},
-            "defenses": defenses,
-            "columns": list(self.columns),
+            "defenses": [{**d.spec(), "columns": list(d.columns)} for d in self.defenses],
             "passes": self.cost(),
         }
+        return {"members": members, "evidence": evidence}
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "EvidenceGraph":
-        """The graph of a spec, with fused networks of random weights, in eval mode."""
+        """The graph of a spec or manifest, with fused networks of random weights, in eval mode."""
         members = [
             Member(
                 network=fuse(build(entry["architecture"], **entry["arguments"])),
@@ -122,18 +119,20 @@ class EvidenceGraph(nn.Module):
             )
             for entry in spec["members"]
         ]
-        defenses = [defense_from_spec(entry) for entry in spec["defenses"]]
-        copies = spec["noise"]["copies"]
-        return cls(members, defenses, lead=spec["lead"], copies=copies).eval()
+        evidence = spec["evidence"]
+        defenses = [defense_from_spec(entry) for entry in evidence["defenses"]]
+        copies, lead = evidence["noise_copies"], evidence["lead"]
+        return cls(members, defenses, lead=lead, copies=copies).eval()
 
     def _ask(self, name: str, images: Tensor, views: list[Tensor | None]) -> Tensor:
         """Logits of one member on the originals and its views, (1 + V, N, K)."""
-        batch = [images, *(v.flatten(0, 1) for v, d in self._asked(name, views) if v is not None)]
-        logits: Tensor = self.members[name](torch.cat(batch) if len(batch) > 1 else images)
-        return logits.unflatten(0, (-1, images.shape[0]))
-
-    def _asked(self, name: str, views: list[Tensor | None]) -> list[tuple[Tensor | None, Defense]]:
-        return [(v, d) for v, d in zip(views, self.defenses, strict=True) if self._who(d) == name]
+        asked = [
+            view.flatten(0, 1)
+            for view, defense in zip(views, self.defenses, strict=True)
+            if view is not None and self._who(defense) == name
+        ]
+        logits: Tensor = self.members[name](torch.cat([images, *asked]) if asked else images)
+        return logits.reshape(-1, images.shape[0], logits.shape[-1])
 
     def _who(self, defense: Defense) -> str | None:
         return self.sentinel if defense.ask == "sentinel" else self.lead
@@ -163,6 +162,8 @@ class EvidenceGraph(nn.Module):
         asked = {d.ask for d in self.defenses}
         if asked - {"lead", "sentinel"} or ("sentinel" in asked and not sentinels):
             raise ValueError("a defence asks the lead or the sentinel, which must exist")
+        if self.copies < 1 and any(d.name == "noise" for d in self.defenses):
+            raise ValueError("consistency under noise needs at least one copy")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError(f"evidence columns need different names: {', '.join(self.columns)}")
 
@@ -175,8 +176,8 @@ def defense_from_spec(entry: Mapping[str, Any]) -> Defense:
 
 def cost(spec: Mapping[str, Any]) -> int:
     """Forward passes per image of the graph a spec describes."""
-    copies = spec["noise"]["copies"]
-    defenses = [defense_from_spec(entry) for entry in spec["defenses"]]
+    copies = spec["evidence"]["noise_copies"]
+    defenses = [defense_from_spec(entry) for entry in spec["evidence"]["defenses"]]
     return len(spec["members"]) + sum(defense.passes(copies) for defense in defenses)
 
 
