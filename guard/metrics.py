@@ -23,7 +23,7 @@ Stage = Literal["decode", "queue", "evidence", "upstream", "detect", "encode"]
 STAGES: tuple[Stage, ...] = ("decode", "queue", "evidence", "upstream", "detect", "encode")
 Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
-    "non_finite", "evidence_failed", "evidence_timeout", "internal",
+    "blocked", "non_finite", "defense", "defense_late", "internal",
 ]  # fmt: skip
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

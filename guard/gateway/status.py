@@ -1,0 +1,133 @@
+"""From errors to gRPC statuses: the one table.
+
+Clients read the status code; programs read `google.rpc.ErrorInfo` (domain "guard") in the standard
+trailing metadata; people read the message. Only errors raised on purpose show their text. Anything
+else is INTERNAL with an id that finds the traceback in the log.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import grpc
+
+from guard.errors import (
+    GuardError,
+    InputError,
+    NumericError,
+    OverloadedError,
+    UnknownModelError,
+    UpstreamError,
+)
+from guard.gateway import protocol
+from guard.metrics import Reason
+
+Code = grpc.StatusCode
+DOMAIN = "guard"
+LONGEST = 600  # characters of a message: it travels in a header
+log = logging.getLogger(__name__)
+
+
+class AdversarialInputError(GuardError):
+    """No image of the request may be answered; `id` names the case without saying more."""
+
+    def __init__(self, message: str, *, id: str) -> None:  # noqa: A002 (its name on the wire)
+        super().__init__(message)
+        self.id = id
+
+
+class NotExposedError(GuardError):
+    """The caller asks for more of the verdict than the policy shows."""
+
+
+class NotOfferedError(GuardError):
+    """The call exists elsewhere, but would carry pixels or models past the defence."""
+
+
+class DefenseError(GuardError):
+    """The defence itself failed or was late, and the policy lets nothing pass unexamined."""
+
+
+class Row(NamedTuple):
+    """What one kind of error becomes: gRPC code, ErrorInfo reason, label of guard_errors_total."""
+
+    code: grpc.StatusCode
+    reason: str
+    metric: Reason
+
+
+TABLE: dict[type[BaseException], Row] = {
+    InputError: Row(Code.INVALID_ARGUMENT, "INVALID_INPUT", "input"),
+    UnknownModelError: Row(Code.NOT_FOUND, "UNKNOWN_MODEL", "unknown_model"),
+    NotExposedError: Row(Code.PERMISSION_DENIED, "NOT_EXPOSED", "refused"),
+    NotOfferedError: Row(Code.UNIMPLEMENTED, "NOT_OFFERED", "refused"),
+    OverloadedError: Row(Code.RESOURCE_EXHAUSTED, "OVERLOADED", "overloaded"),
+    AdversarialInputError: Row(Code.FAILED_PRECONDITION, "ADVERSARIAL_INPUT", "blocked"),
+    NumericError: Row(Code.INTERNAL, "NON_FINITE", "non_finite"),
+    DefenseError: Row(Code.INTERNAL, "DEFENSE_FAILED", "defense"),
+    UpstreamError: Row(Code.UNAVAILABLE, "UPSTREAM", "upstream"),  # or the upstream's own code
+    TimeoutError: Row(Code.DEADLINE_EXCEEDED, "DEADLINE", "deadline"),
+    asyncio.CancelledError: Row(Code.CANCELLED, "CANCELLED", "cancelled"),
+}
+UNEXPECTED = Row(Code.INTERNAL, "INTERNAL", "internal")
+
+
+class Failure(NamedTuple):
+    """A failed call as gRPC sends it."""
+
+    code: grpc.StatusCode
+    message: str
+    trailing: tuple[tuple[str, str | bytes], ...]
+    metric: Reason
+
+
+def new_id() -> str:
+    """An opaque id: tells a caller's case apart and nothing else."""
+    return secrets.token_hex(8)
+
+
+def row_of(error: BaseException) -> Row:
+    """The table's row for this error; the nearest base class counts."""
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            return TABLE[kind]
+    return UNEXPECTED
+
+
+def failure(error: BaseException) -> Failure:
+    """What to answer instead of a result. An unexpected error is logged with its traceback."""
+    code, reason, metric = row_of(error)
+    facts: dict[str, str] = {}
+    if isinstance(error, UpstreamError) and error.code in Code.__members__:
+        code = Code[str(error.code)]
+    if isinstance(error, InputError) and error.tensor:
+        facts["tensor"] = error.tensor[:200]
+    if isinstance(error, AdversarialInputError):
+        facts["id"] = error.id
+    if isinstance(error, GuardError):
+        message = str(error)[:LONGEST]
+    elif isinstance(error, TimeoutError):
+        message = "the request ran out of time"
+    else:
+        facts["id"] = new_id()
+        message = f"internal error {facts['id']}"
+        log.error("internal error %s", facts["id"], exc_info=error)
+    details = [protocol.ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)]
+    if isinstance(error, OverloadedError):
+        details.append(_retry(error.retry_after))
+    return Failure(code, message, _trailing(code, message, details), metric)
+
+
+def _retry(seconds: float) -> protocol.Message:
+    info = protocol.RetryInfo()
+    info.retry_delay.seconds = int(seconds)
+    info.retry_delay.nanos = int(seconds % 1 * 1e9)
+    return info
+
+
+def _trailing(
+    code: grpc.StatusCode, message: str, details: Iterable[protocol.Message]
+) -> tuple[tuple[str, str | bytes], ...]:
+    return ((protocol.STATUS_DETAILS, protocol.rich_status(code.value[0], message, details)),)
