@@ -2,8 +2,8 @@
 
 python protos/build.py            writes guard/gateway/descriptors.binpb (needs grpcio-tools)
 
-No Python code is generated: stubs carry the version of the tool that made them and refuse to load on an
-older protobuf, descriptors do not. See guard/gateway/protocol.py.
+No Python code is generated: stubs carry the version of the tool that made them and refuse to load
+on an older protobuf, descriptors do not. See guard/gateway/protocol.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The messages and services on the wire, without generated code.
 
-Message classes are made at import from `descriptors.binpb` (`python protos/build.py` compiles it) in a
-descriptor pool of their own. So they load on protobuf 6 and 7 alike, and beside tritonclient, kserve or
-mlserver in one process, which all define package `inference` in the default pool.
+Message classes are made at import from `descriptors.binpb` (`python protos/build.py` compiles it)
+in a descriptor pool of their own. So they load on protobuf 6 and 7 alike, and in one process with
+tritonclient, kserve or mlserver, which all define package `inference` in the default pool.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
