@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-FLOOR = 1e-12  # added to probabilities before a logarithm; transparent to NaN, unlike a clamp
+FLOOR = 1e-12  # probabilities below count as this much in a logarithm
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,17 @@ def straight_through(value: Tensor, like: Tensor) -> Tensor:
     return value.detach() + (like - like.detach())
 
 
+def log_of(probabilities: Tensor) -> Tensor:
+    """Logarithm, never below log FLOOR.
+
+    Not `log(p + FLOOR)`: ONNX Runtime takes adding 1e-12 for adding nothing and drops it.
+    """
+    return torch.log(probabilities.clamp_min(FLOOR))
+
+
 def odds_against(probabilities: Tensor, labels: Tensor) -> Tensor:
     """log r_max - log r[label], (N,) >= 0: how sure (N, K) is that `labels` (N,) are wrong."""
-    logs = torch.log(probabilities + FLOOR)
+    logs = log_of(probabilities)
     return logs.amax(-1) - logs.gather(-1, labels[:, None])[:, 0]
 
 

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from guard.defenses import FLOOR, Answers
+from guard.defenses import Answers, log_of
 
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Shannon entropy in nats over the last axis, (..., K) to (...)."""
-    return -(probabilities * torch.log(probabilities + FLOOR)).sum(-1)
+    return -(probabilities * log_of(probabilities)).sum(-1)
 
 
 def jensen_shannon(members: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Disagreement(nn.Module):
 
     def measure(self, answers: Answers) -> Tensor:
         """Divergence, confidence and margin, (N, 3)."""
-        best = torch.log(answers.ensemble + FLOOR).topk(2).values
+        best = log_of(answers.ensemble).topk(2).values
         divergence = jensen_shannon(answers.robust)
         return torch.stack([divergence, best[:, 0], best[:, 0] - best[:, 1]], dim=-1)
 

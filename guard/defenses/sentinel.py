@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from guard.defenses import FLOOR, Answers, odds_against
+from guard.defenses import Answers, log_of, odds_against
 
 
 class Sentinel(nn.Module):
@@ -44,7 +44,7 @@ class Sentinel(nn.Module):
         if answers.sentinel is None:
             raise ValueError("the sentinel defence needs a member with the role sentinel")
         odds = odds_against(answers.ensemble, answers.sentinel.argmax(-1))
-        return torch.stack([odds, torch.log(answers.sentinel.amax(-1) + FLOOR)], dim=-1)
+        return torch.stack([odds, log_of(answers.sentinel.amax(-1))], dim=-1)
 
     def score(self, evidence: Tensor) -> Tensor:
         """The odds."""
