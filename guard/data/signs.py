@@ -81,7 +81,7 @@ def _draw(name: str, rng: Rng, size: int, difficulty: float) -> NDArray[np.uint8
     picture = _occlude(picture, rng, difficulty)
     picture = _light(picture, rng, difficulty)
     picture = _blur(picture, rng, difficulty)
-    picture += _normal(rng, picture.shape) * np.float32(difficulty * 0.03 * rng.random() ** 2)
+    picture += _normal(rng, picture.shape) * np.float32(difficulty * 0.02 * rng.random() ** 2)
     whole = np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)
     return whole.astype(np.uint8).transpose(1, 2, 0)
 
@@ -173,9 +173,9 @@ def _light(picture: Pixels, rng: Rng, difficulty: float) -> Pixels:
     if rng.random() < 0.25 * difficulty:
         edge = np.clip((slope - rng.uniform(-0.6, 0.6)) * 8 + 0.5, 0, 1)
         field = field * (1 - np.float32(rng.uniform(0.25, 0.55)) * edge)
-    exposure = math.exp(difficulty * rng.triangular(-0.95, 0.0, 0.3))
+    exposure = math.exp(difficulty * rng.triangular(-1.3, -0.3, 0.25))
     cast = (exposure * (1 + difficulty * rng.normal(0, 0.05, (3, 1, 1)))).astype(np.float32)
-    contrast = np.float32(math.exp(difficulty * rng.uniform(-0.35, 0.15)))
+    contrast = np.float32(math.exp(difficulty * rng.uniform(-0.8, 0.15)))
     middle = np.float32(0.45)
     picture = ((picture - middle) * contrast + middle) * field.astype(np.float32)
     return picture * cast
