@@ -41,8 +41,11 @@ class Pack:
     shipped: bool  # pinned by this version of guard
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Pack":
-        """Read and verify a pack; raises PackError naming the file and what is wrong with it."""
+    def load(cls, folder: str | Path, *, check_pin: bool = True) -> "Pack":
+        """Read and verify a pack; raises PackError naming the file and what is wrong with it.
+
+        check_pin False is for building a shipped pack anew, before its digest is pinned.
+        """
         folder = Path(folder)
         raw = _read(folder, MANIFEST)
         manifest = _parse(folder, raw)
@@ -54,7 +57,7 @@ class Pack:
         extra = {path.name for path in folder.iterdir()} - {MANIFEST, *files}
         if extra:
             raise PackError(f"{folder}: {sorted(extra)[0]} is not in the manifest")
-        return cls(folder, manifest, files, digest, _pinned(folder, manifest, digest))
+        return cls(folder, manifest, files, digest, check_pin and _pinned(folder, manifest, digest))
 
     @property
     def name(self) -> str:

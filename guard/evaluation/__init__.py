@@ -1,0 +1,1 @@
+"""Measuring, honestly: robust accuracy, detection, false alarms."""

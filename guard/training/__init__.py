@@ -1,0 +1,1 @@
+"""Training: classifiers, the detector, calibration, and packs out of all three."""

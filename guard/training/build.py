@@ -1,0 +1,189 @@
+"""Builds a pack from pictures: train, rehearse, calibrate, export, prove, measure, describe.
+
+Every step logs its progress; finished classifiers are kept in the work folder, so that a build
+that was stopped goes on where it was.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from guard import calibration
+from guard.calibration import Calibration
+from guard.data import ImageSet
+from guard.defenses.detector import Detector
+from guard.defenses.evidence import EvidenceGraph
+from guard.evaluation.card import card
+from guard.evaluation.measure import measure
+from guard.networks import Network, parameters
+from guard.pack import Pack, write_manifest
+from guard.pipeline import Pipeline
+from guard.training.classifier import Log
+from guard.training.detector import Rows, rehearse, train_detector, witness
+from guard.training.ensemble import compose, networks
+from guard.training.export import (
+    detector_parity,
+    evidence_parity,
+    export_detector,
+    export_evidence,
+    probe_images,
+)
+from guard.training.parts import Parts, pictures
+from guard.training.recipes import PackRecipe, fitted
+from guard.verdict import Policy
+
+GOLDEN = 6  # images among the golden vectors
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a pack's pictures come from, for its card."""
+
+    name: str  # the pack's
+    data: str  # one line about the pictures
+    command: str  # that builds it again
+
+
+def build_pack(
+    parts: Parts, recipe: PackRecipe, origin: Origin, *, out: Path, work: Path, log: Log
+) -> Pack:
+    """Train and write the pack `out`; returns it, loaded and verified.
+
+    The folder is complete only when the manifest is there: it is written last.
+    """
+    classes = len(parts.fit.classes)
+    recipe = fitted(recipe, channels=parts.fit.images.shape[-1])
+    fit, held = pictures(parts.fit), pictures(parts.rehearse)
+    trained = networks(recipe, fit, held, classes, work=work, log=log)
+    graph = compose(recipe, trained, classes)
+    practice = pictures(parts.rehearse, limit=recipe.attacks)
+    rows = rehearse(graph, trained["rehearsal"], practice, log=log)
+    detector = train_detector(graph, rows)
+    log(f"detector: trained on {len(rows)} rows of evidence")
+    entries = calibrate(graph, detector, trained["referee"], parts.calibrate, log=log)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "manifest.json").unlink(missing_ok=True)
+    parity = _export(graph, detector, parts.fit, out)
+    log(f"export: ONNX Runtime and torch agree to {parity:.1e}")
+    manifest = _manifest(parts, recipe, origin, graph, detector, trained, parity)
+    (out / "MODEL_CARD.md").write_text("Being measured.\n")
+    _seal(out, manifest, entries)
+    pipeline = Pipeline(
+        Pack.load(out, check_pin=False),
+        policy=Policy(max_false_positive_rate=0.05),
+        calibrations=entries,
+        secret=b"measurement",
+    )
+    manifest["measured"] = measure(pipeline, trained, recipe, parts.test, log=log)
+    (out / "MODEL_CARD.md").write_text(card(manifest))
+    _seal(out, manifest, entries)
+    return Pack.load(out, check_pin=False)
+
+
+def calibrate(
+    graph: EvidenceGraph, detector: Detector, production: nn.Module, images: ImageSet, *, log: Log
+) -> dict[str, Calibration]:
+    """Both calibrations from clean images: alone, and with the production model's answers."""
+    rows = evidence_on(graph, production, images)
+    with torch.no_grad():
+        alone, both = detector(rows.evidence, rows.probabilities, rows.upstream)
+    log(f"calibration: {len(rows)} clean images")
+    return {
+        "alone": Calibration.fit(detector.score_names(False), alone.numpy()),
+        "upstream": Calibration.fit(
+            detector.score_names(True), both.numpy(), about={"upstream": "the referee model"}
+        ),
+    }
+
+
+def evidence_on(
+    graph: EvidenceGraph, production: nn.Module, images: ImageSet, *, seed: int = 1
+) -> Rows:
+    """Evidence on benign images, with noise drawn from `seed`."""
+    clean = pictures(images)
+    pixels = clean.pixels(torch.arange(len(clean)))
+    generator = torch.Generator().manual_seed(seed)
+    return witness(graph, production, pixels, generator, suspicious=False)
+
+
+def _seal(out: Path, manifest: Mapping[str, Any], entries: Mapping[str, Calibration]) -> str:
+    (out / "calibration.npz").write_bytes(calibration.dump(entries))
+    return write_manifest(out, manifest)
+
+
+def _export(graph: EvidenceGraph, detector: Detector, images: ImageSet, out: Path) -> float:
+    """Write both graphs and the golden vectors; returns the largest difference between engines."""
+    shape = (images.images.shape[-1], *images.images.shape[1:3])
+    classes = len(images.classes)
+    export_evidence(graph, out / "evidence.onnx", shape=shape)
+    export_detector(detector, out / "detector.onnx", classes=classes)
+    generator = torch.Generator().manual_seed(0)
+    probes = (probe_images(64, shape, generator) * 255).round() / 255
+    noise = torch.randn((64, graph.copies, *shape), generator=generator)
+    seen = evidence_parity(graph, out / "evidence.onnx", probes, noise).require()
+    with torch.no_grad():
+        evidence, probabilities = graph(probes, noise)
+    labels = torch.arange(64) % classes
+    answer = torch.nn.functional.one_hot(labels, classes).float()
+    judged = detector_parity(detector, out / "detector.onnx", evidence, probabilities, answer)
+    judged.require(1e-4)
+    _golden(graph, detector, probes[:GOLDEN], noise[:GOLDEN], labels[:GOLDEN], out)
+    return max(seen.worst, judged.worst)
+
+
+@torch.no_grad()
+def _golden(
+    graph: EvidenceGraph,
+    detector: Detector,
+    images: Tensor,
+    noise: Tensor,
+    labels: Tensor,
+    out: Path,
+) -> None:
+    noise = noise.half().float()
+    evidence, probabilities = graph(images, noise)
+    answer = torch.nn.functional.one_hot(labels, probabilities.shape[1]).float()
+    alone, both = detector(evidence, probabilities, answer)
+    np.savez_compressed(
+        out / "golden.npz",
+        images=(images * 255).round().byte().numpy(),
+        noise=noise.half().numpy(),
+        labels=labels.numpy(),
+        probabilities=probabilities.numpy(),
+        scores_alone=alone.numpy(),
+        scores_upstream=both.numpy(),
+    )
+
+
+def _manifest(
+    parts: Parts,
+    recipe: PackRecipe,
+    origin: Origin,
+    graph: EvidenceGraph,
+    detector: Detector,
+    trained: Mapping[str, Network],
+    parity: float,
+) -> dict[str, Any]:
+    spec = {**graph.spec(), **detector.spec()}
+    for member in spec["members"]:
+        member["parameters"] = parameters(trained[member["name"]])
+    height, width, channels = parts.fit.images.shape[1:]
+    return {
+        **spec,
+        "name": origin.name,
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "classes": list(parts.fit.classes),
+        "input": {"tensor": "images", "shape": [channels, height, width], "range": [0, 1]},
+        "data": {"about": origin.data, "images": parts.counts()},
+        "recipe": {**json.loads(json.dumps(asdict(recipe))), "command": origin.command},
+        "parity": parity,
+        "measured": {},
+        "parent": None,
+    }

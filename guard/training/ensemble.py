@@ -1,0 +1,84 @@
+"""Trains every classifier of a pack, one after the other; finished ones are kept and reused."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from guard.defenses import Defense
+from guard.defenses.ensemble import Disagreement
+from guard.defenses.evidence import EvidenceGraph, Member
+from guard.defenses.noise import NoiseConsistency
+from guard.defenses.sentinel import Sentinel
+from guard.defenses.squeezing import Squeezing
+from guard.networks import Network, fuse
+from guard.training.classifier import Log, Pictures, Recipe, train
+from guard.training.recipes import PackRecipe
+
+
+def classifier(
+    name: str,
+    recipe: Recipe,
+    fit: Pictures,
+    holdout: Pictures,
+    classes: int,
+    *,
+    work: Path,
+    log: Log,
+) -> Network:
+    """The trained, fused network `name`: from `work` when it is finished there, else trained."""
+    folder = work / name
+    finished, described = folder / "weights.pt", folder / "recipe.json"
+    text = json.dumps(asdict(recipe), sort_keys=True)
+    network = recipe.network(classes)
+    if finished.exists() and described.exists() and described.read_text() == text:
+        log(f"{name}: already trained")
+        network.load_state_dict(torch.load(finished, weights_only=True))
+    else:
+        log(f"{name}: training {recipe.architecture} for {recipe.epochs} epochs")
+        network = train(
+            recipe,
+            fit,
+            holdout,
+            classes,
+            folder=folder,
+            log=lambda line: log(f"{name}: {line}"),
+        )
+        described.write_text(text)
+        torch.save(network.state_dict(), finished)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    fuse(network)
+    return network.requires_grad_(False)
+
+
+def networks(
+    recipe: PackRecipe, fit: Pictures, holdout: Pictures, classes: int, *, work: Path, log: Log
+) -> dict[str, Network]:
+    """Every classifier of the recipe by name, trained and fused."""
+    return {
+        name: classifier(name, one, fit, holdout, classes, work=work, log=log)
+        for name, one in recipe.classifiers().items()
+    }
+
+
+def compose(recipe: PackRecipe, trained: dict[str, Network], classes: int) -> EvidenceGraph:
+    """The evidence graph of the recipe's members and defences, in eval mode."""
+    roles = {**dict.fromkeys(recipe.robust, "robust"), "sentinel": "sentinel"}
+    members = [
+        Member(
+            name=name,
+            role=role,
+            network=trained[name],
+            architecture=recipe.classifiers()[name].architecture,
+            arguments=recipe.classifiers()[name].arguments(classes),
+        )
+        for name, role in roles.items()
+    ]
+    defenses: list[Defense] = [
+        Squeezing(ask=recipe.squeezing_asks),
+        NoiseConsistency(sigma=recipe.sigma, ask=recipe.noise_asks),
+        Disagreement(),
+        Sentinel(),
+    ]
+    return EvidenceGraph(members, defenses, copies=recipe.copies).eval()

@@ -1,0 +1,101 @@
+"""The recipes of the shipped packs and of `guard pack build`: what is trained, and how.
+
+Every pack has robust members (the first is the lead, which answers views), one sentinel, and two
+production models that never enter the pack: the detector learns from attacks on `rehearsal` and
+is measured on attacks on `referee`, which has another seed and another architecture.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from guard.training.classifier import Recipe
+
+NATURAL = Recipe(
+    "plain", 24, method="natural", epochs=10, peak_rate=0.1, grid=2, bf16=False, noise=0.03
+)
+
+
+@dataclass(frozen=True)
+class PackRecipe:
+    """What one pack is made of."""
+
+    robust: Mapping[str, Recipe]
+    sentinel: Recipe = field(default=replace(NATURAL, seed=11))
+    rehearsal: Recipe = field(
+        default=replace(NATURAL, architecture="residual", width=16, seed=12, noise=0.0)
+    )
+    referee: Recipe = field(
+        default=replace(NATURAL, architecture="broad", width=32, seed=13, noise=0.0)
+    )
+    copies: int = 4  # noisy copies per image
+    sigma: float = 0.05  # their standard deviation
+    squeezing_asks: str = "sentinel"
+    noise_asks: str = "lead"
+    attacks: int = 1500  # held-out images that the detector rehearses on
+    examined: int = 1000  # test images that the measurements attack
+
+    def classifiers(self) -> dict[str, Recipe]:
+        """Every classifier to train, by name."""
+        others = {"sentinel": self.sentinel, "rehearsal": self.rehearsal, "referee": self.referee}
+        return {**self.robust, **others}
+
+
+RECIPES: dict[str, PackRecipe] = {
+    "gtsrb": PackRecipe(
+        robust={
+            "plain": Recipe("plain", 32, grid=2, epochs=36, seed=1),
+            "broad": Recipe(
+                "broad", 32, activation="silu", grid=2, epochs=40, seed=2, label_smoothing=0.1
+            ),
+            "residual": Recipe(
+                "residual", 16, activation="leaky", grid=2, epochs=40, seed=3, eps=6 / 255
+            ),
+        },
+    ),
+    "signs": PackRecipe(
+        robust={
+            "plain": Recipe("plain", 24, grid=2, epochs=20, seed=1),
+            "broad": Recipe(
+                "broad", 24, activation="silu", grid=2, epochs=24, seed=2, label_smoothing=0.1
+            ),
+            "residual": Recipe(
+                "residual", 16, activation="leaky", grid=2, epochs=20, seed=3, eps=6 / 255
+            ),
+        },
+    ),
+}
+# For your own pictures: the shape of the gtsrb pack, which suits 28x28 to 64x64 images.
+RECIPES["default"] = RECIPES["gtsrb"]
+
+
+def quick(recipe: PackRecipe) -> PackRecipe:
+    """The same pack in a minute or two, for trying things out: small nets, few epochs."""
+
+    def shorten(one: Recipe) -> Recipe:
+        epochs = 4 if one.method == "natural" else 6
+        return replace(one, width=12, grid=2, epochs=epochs, bf16=False, rotation=5.0)
+
+    return replace(
+        recipe,
+        robust={name: shorten(one) for name, one in recipe.robust.items()},
+        sentinel=shorten(recipe.sentinel),
+        rehearsal=shorten(recipe.rehearsal),
+        referee=shorten(recipe.referee),
+        attacks=300,
+        examined=200,
+    )
+
+
+def fitted(recipe: PackRecipe, *, channels: int) -> PackRecipe:
+    """The recipe for images with another number of channels."""
+
+    def fit(one: Recipe) -> Recipe:
+        return replace(one, channels=channels)
+
+    return replace(
+        recipe,
+        robust={name: fit(one) for name, one in recipe.robust.items()},
+        sentinel=fit(recipe.sentinel),
+        rehearsal=fit(recipe.rehearsal),
+        referee=fit(recipe.referee),
+    )
