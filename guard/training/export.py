@@ -149,6 +149,8 @@ def _restore(model: ModelProto, state: Mapping[str, Tensor]) -> None:
     found = {x.name: numpy_helper.to_array(x) for x in model.graph.initializer}
     for name, tensor in state.items():
         value = tensor.detach().cpu().numpy()
+        if not np.isfinite(value).all():
+            raise PackError(f"{name} is not finite")
         if name not in found:
             _put_back(model, found, name, value)
         elif found[name].tobytes() != value.tobytes():
