@@ -77,7 +77,9 @@ class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How wire tensors become pixels in [0, 1]."""
 
     tensor: Annotated[str, Meta(description="name of the image tensor")] = "images"
-    layout: Annotated[Literal["NCHW", "NHWC"], Meta(description="order of the dimensions")] = "NCHW"
+    layout: Annotated[
+        Literal["NCHW", "NHWC", "CHW", "HWC"], Meta(description="order of the dimensions")
+    ] = "NCHW"
     scale: Annotated[
         float | None,
         Meta(description="wire value that means 1.0; default: 255 for integers, 1 for floats"),
@@ -89,7 +91,9 @@ class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     resize: Annotated[
         bool, Meta(description="resize images to the pack's size before the defence looks at them")
     ] = False
-    encoded: Annotated[bool, Meta(description="BYTES elements are PNG or JPEG files")] = False
+    encoded: Annotated[bool, Meta(description="the tensor is BYTES: PNG, JPEG or WebP files")] = (
+        False
+    )
 
 
 class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -156,7 +160,11 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = ""
     max_images: Annotated[int, Meta(ge=1, description="images in one request")] = 256
     max_pixels: Annotated[
-        int, Meta(ge=1, description="pixels (height x width) that one encoded image may have")
+        int,
+        Meta(
+            ge=1,
+            description="pixels of one picture before it is resized; of a request, four times that",
+        ),
     ] = 4096 * 4096
     max_request_bytes: Annotated[
         Annotated[int, Meta(ge=1)] | None,

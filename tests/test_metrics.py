@@ -105,8 +105,7 @@ def test_a_taken_port_is_a_plain_error() -> None:
         server.close()
 
 
-def test_images_passed_unexamined_are_counted_twice_over() -> None:
-    """on_error = allow shows as ABSTAIN and in a counter of its own."""
+def test_images_passed_unexamined_have_a_counter_of_their_own() -> None:
+    """What on_error = allow lets through can be alerted on."""
     metrics.ModelMetrics("faulty", ()).unexamined(3)
-    assert value("guard_verdicts_total", model="faulty", decision="ABSTAIN") == 3
     assert value("guard_faults_allowed_total", model="faulty") == 3

@@ -50,6 +50,10 @@ class DefenseError(GuardError):
     """The defence itself failed or was late, and the policy lets nothing pass unexamined."""
 
 
+class LateDefenseError(DefenseError):
+    """The defence did not finish within `evidence_timeout`."""
+
+
 class Row(NamedTuple):
     """What one kind of error becomes: gRPC code, ErrorInfo reason, label of guard_errors_total."""
 
@@ -67,7 +71,8 @@ TABLE: dict[type[BaseException], Row] = {
     AdversarialInputError: Row(Code.FAILED_PRECONDITION, "ADVERSARIAL_INPUT", "blocked"),
     NumericError: Row(Code.INTERNAL, "NON_FINITE", "non_finite"),
     DefenseError: Row(Code.INTERNAL, "DEFENSE_FAILED", "defense"),
-    UpstreamError: Row(Code.UNAVAILABLE, "UPSTREAM", "upstream"),  # or the upstream's own code
+    LateDefenseError: Row(Code.INTERNAL, "DEFENSE_FAILED", "defense_late"),
+    UpstreamError: Row(Code.INTERNAL, "UPSTREAM", "upstream"),  # or the upstream's own code
     TimeoutError: Row(Code.DEADLINE_EXCEEDED, "DEADLINE", "deadline"),
     asyncio.CancelledError: Row(Code.CANCELLED, "CANCELLED", "cancelled"),
 }
@@ -96,12 +101,18 @@ def row_of(error: BaseException) -> Row:
     return UNEXPECTED
 
 
+def code_of(error: BaseException) -> grpc.StatusCode:
+    """The status this error becomes: the table's, or the upstream's own."""
+    if isinstance(error, UpstreamError) and error.code in Code.__members__:
+        return Code[str(error.code)]
+    return row_of(error).code
+
+
 def failure(error: BaseException) -> Failure:
     """What to answer instead of a result. An unexpected error is logged with its traceback."""
-    code, reason, metric = row_of(error)
+    _, reason, metric = row_of(error)
+    code = code_of(error)
     facts: dict[str, str] = {}
-    if isinstance(error, UpstreamError) and error.code in Code.__members__:
-        code = Code[str(error.code)]
     if isinstance(error, InputError) and error.tensor:
         facts["tensor"] = error.tensor[:200]
     if isinstance(error, AdversarialInputError):

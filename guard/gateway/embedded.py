@@ -1,0 +1,148 @@
+"""A production classifier in a file: an ONNX model run in the gateway's own process.
+
+It behaves like a server behind gRPC: tensors by name and as received, its own complaints about
+shape and type, batches of what is queued.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guard.errors import ConfigError, InputError, UpstreamError
+from guard.gateway import codec, protocol, tensors
+from guard.gateway.batcher import Batcher
+from guard.gateway.upstream import Question, Reply
+from guard.onnx import Session
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+MAX_BYTES = 2 << 30  # protobuf's own limit
+_NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object"}
+
+
+class OnnxUpstream:
+    """A classifier in a file, run in this process."""
+
+    def __init__(
+        self, path: Path, *, model: str, shape: tuple[int, ...], max_batch: int, max_queue: int
+    ) -> None:
+        self.model = model
+        self.session = Session(_read_model(path))
+        self._outputs = self.session.outputs
+        self._probe = self._try(shape)
+        self._batcher: Batcher[Arrays] = Batcher(
+            self._run_batch, _rows, max_batch=max_batch, max_queue=max_queue, name=f"onnx-{model}"
+        )
+
+    async def infer(self, question: Question) -> Reply:
+        """Run it on the request's tensors, together with what else waits."""
+        wanted = codec.wanted_outputs(question.request, self._outputs)
+        feeds = self._feeds(question)
+        if len(feeds) == 1:
+            answer = await self._batcher.submit(next(iter(feeds.values())))
+        else:
+            answer = await asyncio.to_thread(self._run, feeds)
+        outputs = {name: answer[name] for name in wanted}
+        return Reply(codec.build_response(question.request, outputs, model_version="1"))
+
+    async def ready(self) -> bool:
+        """It is in memory."""
+        return True
+
+    async def metadata(self) -> protocol.Message:
+        """Names, types and shapes from the file and from one trial run."""
+        about = protocol.ModelMetadataResponse(
+            name=self.model, versions=["1"], platform="onnxruntime_onnx"
+        )
+        for name, (kind, shape) in self.session.inputs.items():
+            dims = [size if isinstance(size, int) else -1 for size in shape]
+            about.inputs.add(name=name, datatype=tensors.datatype_of(_zeros(kind, [1])), shape=dims)
+        for name, array in self._probe.items():
+            datatype = tensors.datatype_of(array)
+            about.outputs.add(name=name, datatype=datatype, shape=[-1, *array.shape[1:]])
+        return about
+
+    async def close(self) -> None:
+        """Finish what is queued."""
+        await self._batcher.close()
+
+    def _feeds(self, question: Question) -> dict[str, Array]:
+        """The request's tensors as the session takes them; encoded images as pixels."""
+        given = [tensor.name for tensor in question.request.inputs]
+        for name in given:
+            if name not in self.session.inputs:
+                raise InputError(f"{name}: the model has no such input", tensor=name)
+        for name in self.session.inputs:
+            if name not in given:
+                raise InputError(f"{name}: the model's input is missing", tensor=name)
+        return {name: self._feed(name, question) for name in given}
+
+    def _feed(self, name: str, question: Question) -> Array:
+        kind, shape = self.session.inputs[name]
+        array = codec.read_input(question.request, name)
+        if array.dtype == object and kind != "tensor(string)":
+            array = question.pixels
+        wanted = _zeros(kind, []).dtype
+        if array.dtype != wanted and kind != "tensor(string)":
+            message = f"{name}: the model takes {wanted}, not {array.dtype}"
+            raise InputError(message, tensor=name)
+        fits = len(shape) == array.ndim and all(
+            size == expected or not isinstance(expected, int)
+            for size, expected in zip(array.shape, shape, strict=True)
+        )
+        if not fits:
+            dims = ", ".join(str(n) if isinstance(n, int) else "-1" for n in shape)
+            message = f"{name}: shape {list(array.shape)} does not fit the model's [{dims}]"
+            raise InputError(message, tensor=name)
+        return array
+
+    def _run_batch(self, array: Array) -> Arrays:
+        return self._run({next(iter(self.session.inputs)): array})
+
+    def _run(self, feeds: dict[str, Array]) -> Arrays:
+        try:
+            return self.session.run(feeds)
+        except Exception as error:
+            raise UpstreamError("the embedded model failed", code="INTERNAL") from error
+
+    def _try(self, shape: tuple[int, ...]) -> Arrays:
+        """One run on zeros, which also warms it up; nothing where its free sizes are unknown."""
+        feeds = {}
+        for name, (kind, dims) in self.session.inputs.items():
+            guess = [1, *shape] if len(dims) == 1 + len(shape) else [1] * len(dims)
+            sizes = [d if isinstance(d, int) else g for d, g in zip(dims, guess, strict=True)]
+            feeds[name] = _zeros(kind, sizes)
+        try:
+            return self._run(feeds)
+        except UpstreamError:
+            return {}
+
+
+def _rows(answer: Arrays, start: int, stop: int) -> Arrays:
+    """One caller's rows; an output without rows cannot be shared and fails the batch."""
+    sizes = {len(array) if array.ndim else -1 for array in answer.values()}
+    if len(sizes) != 1 or stop > sizes.pop():
+        raise UpstreamError("the embedded model does not answer row by row", code="INTERNAL")
+    return {name: array[start:stop] for name, array in answer.items()}
+
+
+def _zeros(kind: str, shape: list[int]) -> Array:
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    try:
+        return np.zeros(shape, np.dtype(_NUMPY_NAMES.get(name, name)))
+    except TypeError:
+        raise ConfigError(f"an embedded model with {kind} inputs is not supported") from None
+
+
+def _read_model(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"upstream: {path} is too large to embed", key="upstream")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"upstream: {path}: {error.strerror}", key="upstream") from error

@@ -1,0 +1,405 @@
+"""One guarded model: the path of a request from a checked message to an answer.
+
+decode ─► evidence (batched, in a worker) beside the upstream call ─► judge ─► decide ─► encode.
+Whatever cannot be examined does not pass, unless the policy says `on_error = "allow"`; a number
+that is not finite passes under no policy. Letters: N images, K classes, D scores.
+"""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guard import metrics
+from guard.config import Gateway, Model
+from guard.errors import (
+    GuardError,
+    InputError,
+    NumericError,
+    OverloadedError,
+    UnknownModelError,
+    UpstreamError,
+)
+from guard.gateway import answers, codec, protocol
+from guard.gateway.answers import OutputSpec, UnmaskableError
+from guard.gateway.batcher import Batcher
+from guard.gateway.mapping import AnswerReader, pixel_spec
+from guard.gateway.status import (
+    AdversarialInputError,
+    DefenseError,
+    LateDefenseError,
+    NotExposedError,
+    new_id,
+)
+from guard.gateway.upstream import Metadata, Question, Reply, Upstream
+from guard.images import to_pixels
+from guard.pipeline import Evidence, Pipeline
+from guard.verdict import Decision, Policy, Verdicts
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.bool_]
+
+INLINE_BYTES = 256 << 10  # larger tensors, and all encoded pictures, are decoded off the loop
+READY_SECONDS = 0.5  # how long an upstream's readiness is believed
+OUTPUTS = ("probabilities", "label")  # of the ensemble
+SHOWN = {"none": (), "decision": ("guard_decision",), "full": codec.GUARD_OUTPUTS}
+
+log = logging.getLogger(__name__)
+
+
+class Served(NamedTuple):
+    """An answer, and the upstream's metadata that goes with it."""
+
+    response: protocol.Message
+    leading: Metadata = ()
+    trailing: Metadata = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a run of the defence says; the verdicts too where no upstream has to be heard."""
+
+    evidence: Evidence
+    verdicts: Verdicts | None
+
+    def part(self, start: int, stop: int) -> "Examined":
+        """The same for images start to stop."""
+        verdicts = self.verdicts and _slice(self.verdicts, start, stop)
+        return Examined(self.evidence.slice(start, stop), verdicts)
+
+
+class GuardedModel:
+    """A model that clients know by `name`, its defence, and the upstream where it has one."""
+
+    def __init__(
+        self, model: Model, policy: Policy, pipeline: Pipeline, upstream: Upstream | None,
+        gateway: Gateway,
+    ) -> None:  # fmt: skip
+        self.name, self.model, self.policy = model.name, model, policy
+        self.pipeline, self.upstream = pipeline, upstream
+        self.score_names = pipeline.score_names(upstream=upstream is not None)
+        self.metrics = metrics.ModelMetrics(model.name, self.score_names)
+        self.images = 0  # examined since the start
+        self.requests = 0
+        self.decisions = np.zeros(len(Decision), np.int64)
+        self._pixel_spec = pixel_spec(model, pipeline.input_shape)
+        self._reader = AnswerReader(model.output, pipeline.pack)
+        self._decoders = ThreadPoolExecutor(2, thread_name_prefix=f"decode-{model.name}")
+        self._ready = (0.0, False)  # when asked, what it said
+        self._batcher: Batcher[Examined] = Batcher(
+            self._examine,
+            Examined.part,
+            max_batch=gateway.max_batch,
+            max_queue=gateway.max_queue,
+            name=f"evidence-{model.name}",
+            waited=lambda seconds: self.metrics.stage("queue", seconds),
+            depth=self.metrics.queue.set,
+        )
+
+    async def infer(
+        self, request: protocol.Message, data: bytes, *, timeout: float, metadata: Metadata = ()
+    ) -> Served:
+        """Answer a ModelInferRequest, which arrived as `data`, within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        self._admit(request, data)
+        wanted = self._wanted(request)
+        plan = await self._plan(request)
+        pixels = await self._pixels(request)
+        examined = self._batcher.submit(pixels)
+        late = asyncio.get_running_loop().call_later(self.model.evidence_timeout, _expire, examined)
+        try:
+            reply, answer, spec = None, None, None
+            if plan is not None and self.upstream is not None:
+                left = min(deadline - time.monotonic(), self.model.upstream_timeout)
+                unchanged = data if plan.forward is request else None
+                question = Question(plan.forward, unchanged, pixels, left, metadata)
+                reply, answer, spec = await self._ask(self.upstream, question)
+            verdicts = await self._verdicts(examined, answer, len(pixels))
+        finally:
+            late.cancel()
+            _abandon(examined)
+        start = time.perf_counter()
+        # Counting comes later and cannot fail the request.
+        asyncio.get_running_loop().call_soon(self._count, verdicts)
+        served = self._encode(request, verdicts, wanted, plan, reply, spec)
+        self.metrics.stage("encode", time.perf_counter() - start)
+        return served
+
+    async def inspect(self, images: Any, upstream: Any = None) -> Verdicts:
+        """Verdicts alone, on images as this model's clients send them; no upstream is asked."""
+        pixels = await self._in_thread(to_pixels, images, self._pixel_spec)
+        examined = await self._batcher.submit(pixels)
+        if examined.verdicts is not None and upstream is None:
+            return examined.verdicts
+        return self.pipeline.judge(examined.evidence, upstream, self.policy)
+
+    async def ready(self) -> bool:
+        """Whether a request would be answered now."""
+        if self.upstream is None:
+            return True
+        asked, said = self._ready
+        if time.monotonic() - asked > READY_SECONDS:
+            said = await self.upstream.ready()
+            self._ready = (time.monotonic(), said)
+        return said
+
+    async def metadata(self) -> protocol.Message:
+        """The model's ModelMetadataResponse: the upstream's, with the guard outputs that show."""
+        if self.upstream is not None and self.model.answer == "upstream":
+            about = await self.upstream.metadata()
+            about.name = self.name
+        else:
+            about = self._own_metadata()
+        kinds = {"guard_decision": "INT32", "guard_p_value": "FP32", "guard_scores": "FP32"}
+        for name in SHOWN[self.policy.expose]:
+            shape = [-1, len(self.score_names)] if name == "guard_scores" else [-1]
+            about.outputs.add(name=name, datatype=kinds[name], shape=shape)
+        return about
+
+    async def close(self) -> None:
+        """Finish what is queued, then let go of threads and connections."""
+        await self._batcher.close()
+        self._decoders.shutdown(wait=False)
+        if self.upstream is not None:
+            await self.upstream.close()
+
+    # ── before the defence ───────────────────────────────────────────────────────────────────────
+
+    def _admit(self, request: protocol.Message, data: bytes) -> None:
+        """Refuse what is too large, malformed, or asks for more than may be seen."""
+        limit = self.model.max_request_bytes
+        if limit is not None and len(data) > limit:
+            raise InputError(f"{self.name}: {len(data)} bytes, this model takes at most {limit}")
+        codec.check_request(request)
+        tensor = self.model.input.tensor
+        for given in request.inputs:
+            if given.name == tensor and given.shape and "N" in self.model.input.layout:
+                count = max(given.shape) if given.datatype == "BYTES" else given.shape[0]
+                if count > self.model.max_images:
+                    limit = self.model.max_images
+                    message = f"{tensor}: {count} images, this model takes at most {limit}"
+                    raise InputError(message, tensor=tensor)
+        shown = SHOWN[self.policy.expose]
+        for output in request.outputs:
+            if output.name in codec.GUARD_OUTPUTS and output.name not in shown:
+                raise NotExposedError(f"{self.name} does not show {output.name}")
+
+    def _wanted(self, request: protocol.Message) -> tuple[str, ...]:
+        """The outputs to answer where the ensemble does."""
+        if self.model.answer == "upstream":
+            return ()
+        if self.upstream is None and request.model_version not in ("", "1"):
+            raise UnknownModelError(
+                f"{self.name} has version 1, not {request.model_version[:32]!r}"
+            )
+        return codec.wanted_outputs(request, OUTPUTS)
+
+    async def _plan(self, request: protocol.Message) -> codec.Plan | None:
+        """What the upstream is asked, None where there is none."""
+        if self.upstream is None:
+            return None
+        if not self._reader.tensor:
+            about = await self.upstream.metadata()
+            if not about.outputs:
+                raise UpstreamError("the upstream names no output: set output.tensor")
+            self._reader.tensor = about.outputs[0].name
+        mapped, name = self._reader.tensor, self.model.upstream_model
+        if self.model.answer == "ensemble":
+            question = protocol.ModelInferRequest()
+            question.CopyFrom(request)
+            del question.outputs[:]
+            question.outputs.add(name=mapped)
+            question.model_name = name or self.name
+            return codec.Plan(question, codec.is_raw(request))
+        return codec.plan_request(request, mapped=mapped, model_name=name)
+
+    async def _pixels(self, request: protocol.Message) -> Floats:
+        """The images as the defence sees them; what takes long is done off the loop."""
+        start = time.perf_counter()
+        tensor = self.model.input.tensor
+        if self.model.input.encoded or request.ByteSize() > INLINE_BYTES:
+            decoded = await self._in_thread(_decode, request, self._pixel_spec, tensor)
+            pixels: Floats = decoded
+        else:
+            pixels = _decode(request, self._pixel_spec, tensor)
+        self.metrics.stage("decode", time.perf_counter() - start)
+        return pixels
+
+    async def _in_thread(self, function: Any, *arguments: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, function, *arguments)
+
+    # ── the defence and the upstream ─────────────────────────────────────────────────────────────
+
+    def _examine(self, pixels: Floats) -> Examined:
+        """In the worker, for a whole batch: evidence, and verdicts where they need no upstream."""
+        start = time.perf_counter()
+        evidence = self.pipeline.evidence(pixels)
+        seen = time.perf_counter()
+        self.metrics.stage("evidence", seen - start)
+        if self.upstream is not None:
+            return Examined(evidence, None)
+        verdicts = self.pipeline.judge(evidence, None, self.policy)
+        self.metrics.stage("detect", time.perf_counter() - seen)
+        return Examined(evidence, verdicts)
+
+    async def _ask(
+        self, upstream: Upstream, question: Question
+    ) -> tuple[Reply, Floats, OutputSpec]:
+        """The upstream's reply, and its class probabilities (N, K)."""
+        start = time.perf_counter()
+        try:
+            reply = await upstream.infer(question)
+            answers.check_response(reply.response)
+            answer, spec = self._reader.read(reply.response, len(question.pixels))
+        except UpstreamError as error:
+            metrics.UPSTREAM_ERRORS.labels(self.name, error.code or "MALFORMED").inc()
+            raise
+        finally:
+            self.metrics.stage("upstream", time.perf_counter() - start)
+        return reply, answer, spec
+
+    async def _verdicts(
+        self, examined: "asyncio.Future[Examined]", answer: Floats | None, count: int
+    ) -> Verdicts:
+        """Verdicts on `count` images; a fault of the defence is what `on_error` decides about."""
+        try:
+            seen = await examined
+            if seen.verdicts is not None:
+                return seen.verdicts
+            start = time.perf_counter()
+            verdicts = self.pipeline.judge(seen.evidence, answer, self.policy)
+            self.metrics.stage("detect", time.perf_counter() - start)
+            return verdicts
+        except (OverloadedError, NumericError):
+            raise
+        except Exception as error:
+            return self._unexamined(error, answer, count)
+
+    def _unexamined(self, error: Exception, answer: Floats | None, count: int) -> Verdicts:
+        """ABSTAIN for every image the upstream answered with finite numbers, if that is allowed."""
+        log.error("%s: the defence failed", self.name, exc_info=error)
+        if self.policy.on_error != "allow" or self.model.answer == "ensemble" or answer is None:
+            if isinstance(error, DefenseError):
+                raise error
+            raise DefenseError(f"{self.name}: the defence failed") from error
+        metrics.error("defense_late" if isinstance(error, LateDefenseError) else "defense", count)
+        finite = np.isfinite(answer).all(axis=1)
+        self.metrics.unexamined(int(finite.sum()))
+        nothing = np.full((count, len(self.score_names)), np.nan, np.float32)
+        return Verdicts(
+            decisions=np.where(finite, Decision.ABSTAIN, Decision.ERROR).astype(np.int32),
+            p_values=nothing[:, -1],
+            labels=np.nan_to_num(answer, nan=-1.0).argmax(axis=1).astype(np.int64),
+            probabilities=np.full_like(answer, np.nan),
+            scores=nothing,
+            score_p_values=nothing,
+            score_names=self.score_names,
+            substituted=np.zeros(count, np.bool_),
+        )
+
+    # ── the answer ───────────────────────────────────────────────────────────────────────────────
+
+    def _encode(
+        self,
+        request: protocol.Message,
+        verdicts: Verdicts,
+        wanted: tuple[str, ...],
+        plan: codec.Plan | None,
+        reply: Reply | None,
+        spec: OutputSpec | None,
+    ) -> Served:
+        """The answer with blocked and broken rows taken out; an error where no row is left."""
+        stopped = np.isin(verdicts.decisions, (Decision.BLOCK, Decision.ERROR))
+        if stopped.all():
+            raise self._refusal(verdicts)
+        shown = self.policy.expose != "none"
+        parameters = codec.guard_parameters(verdicts) if shown else {}
+        if plan is None or reply is None or spec is None or self.model.answer == "ensemble":
+            outputs = {name: self._own_output(name, verdicts, stopped) for name in wanted}
+            response = codec.build_response(
+                request, outputs, parameters=parameters, model_version="1"
+            )
+            return Served(response)
+        response = reply.response
+        try:
+            answers.substitute_rows(response, spec, verdicts.substituted, verdicts.probabilities)
+            answers.mask_rows(response, stopped)
+        except UnmaskableError as error:
+            raise self._refusal(verdicts) from error
+        outputs = codec.guard_outputs(verdicts, plan.guard_outputs)
+        answers.finish_response(
+            response, plan, outputs=outputs, parameters=parameters, model_name=self.name
+        )
+        return Served(response, reply.leading, reply.trailing)
+
+    def _own_output(self, name: str, verdicts: Verdicts, stopped: Rows) -> NDArray[Any]:
+        """One output of the ensemble; NaN and -1 in the rows that are not answered."""
+        if name == "probabilities":
+            return np.where(stopped[:, None], np.float32(np.nan), verdicts.probabilities)
+        if name == "label":
+            best = np.nan_to_num(verdicts.probabilities, nan=-1.0).argmax(axis=1)
+            return np.where(stopped, -1, best).astype(np.int64)
+        return codec.guard_outputs(verdicts, (name,))[name]
+
+    def _refusal(self, verdicts: Verdicts) -> GuardError:
+        """Why there is no answer at all."""
+        if (verdicts.decisions == Decision.BLOCK).any() or verdicts.substituted.any():
+            case = new_id()
+            log.info("%s: request %s refused as adversarial", self.name, case)
+            return AdversarialInputError("the input looks adversarial", id=case)
+        return NumericError(f"{self.name}: a number on the way to the answer is not finite")
+
+    def _own_metadata(self) -> protocol.Message:
+        C, H, W = self.pipeline.input_shape
+        sizes = {"N": -1, "C": C, "H": H, "W": W}
+        about = protocol.ModelMetadataResponse(name=self.name, versions=["1"], platform="guard")
+        spec = self.model.input
+        if spec.encoded:
+            about.inputs.add(name=spec.tensor, datatype="BYTES", shape=[-1])
+        else:
+            shape = [sizes[letter] for letter in spec.layout]
+            about.inputs.add(name=spec.tensor, datatype="FP32", shape=shape)
+        classes = len(self.pipeline.classes)
+        about.outputs.add(name="probabilities", datatype="FP32", shape=[-1, classes])
+        about.outputs.add(name="label", datatype="INT64", shape=[-1])
+        return about
+
+    def _count(self, verdicts: Verdicts) -> None:
+        self.images += len(verdicts)
+        self.decisions += np.bincount(verdicts.decisions, minlength=len(Decision))
+        self.metrics.observe(verdicts, self.policy.max_false_positive_rate)
+
+
+def _decode(request: protocol.Message, spec: Any, tensor: str) -> Floats:
+    return to_pixels(codec.read_input(request, tensor), spec, tensor=tensor)
+
+
+def _slice(verdicts: Verdicts, start: int, stop: int) -> Verdicts:
+    rows = slice(start, stop)
+    return replace(
+        verdicts,
+        decisions=verdicts.decisions[rows],
+        p_values=verdicts.p_values[rows],
+        labels=verdicts.labels[rows],
+        probabilities=verdicts.probabilities[rows],
+        scores=verdicts.scores[rows],
+        score_p_values=verdicts.score_p_values[rows],
+        substituted=verdicts.substituted[rows],
+    )
+
+
+def _expire(examined: "asyncio.Future[Examined]") -> None:
+    if not examined.done():
+        examined.set_exception(LateDefenseError("the defence did not finish in time"))
+
+
+def _abandon(examined: "asyncio.Future[Examined]") -> None:
+    """Leave the queue; an error that nobody waits for any more is no longer news."""
+    if not examined.cancel() and not examined.cancelled():
+        examined.exception()

@@ -1,0 +1,240 @@
+"""The gateway as a process: load packs, connect upstreams, listen, drain.
+
+`serve(config)` blocks until a signal; `running(config)` is the same for tests and for embedding.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+import guard
+from guard import metrics
+from guard.config import Config, Gateway, Model, split_address
+from guard.errors import ConfigError
+from guard.gateway import protocol
+from guard.gateway.embedded import OnnxUpstream
+from guard.gateway.guarded import GuardedModel
+from guard.gateway.operators import GuardServicer
+from guard.gateway.servicer import InferenceServicer
+from guard.gateway.upstream import GrpcUpstream, Upstream
+from guard.gateway.wider import WiderHandler
+from guard.pipeline import Pipeline
+
+SPARE_CALLS = 32  # beside inference: health, readiness, metadata
+WATCH_SECONDS = 1.0
+SECRET_BYTES = 32
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway that listens. `port` and `metrics_port` are the ones really in use, 0 for none."""
+
+    servicer: InferenceServicer
+    host: str
+    port: int
+    metrics_port: int
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT for a client."""
+        return f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        models = self.servicer.models
+        providers = ", ".join(sorted({model.pipeline.provider for model in models.values()}))
+        return f"guard serving {', '.join(models)} on {self.address} (provider {providers})"
+
+
+def load_model(config: Config, model: Model, secret: bytes | None) -> GuardedModel:
+    """One guarded model: its pack verified and in memory, its upstream connected."""
+    policy = config.policy(model)
+    pipeline = Pipeline.load(
+        model.pack,
+        policy=policy,
+        calibration_file=Path(model.calibration) if model.calibration else None,
+        secret=secret,
+    )
+    upstream = connect(config.gateway, model, pipeline) if model.upstream else None
+    pack = pipeline.pack
+    metrics.PACK.labels(model.name, pack.name, pack.digest).set(1)
+    metrics.PROVIDER.labels(model.name, "evidence", pipeline.provider).set(1)
+    metrics.BUDGET.labels(model.name).set(policy.max_false_positive_rate)
+    return GuardedModel(model, policy, pipeline, upstream, config.gateway)
+
+
+def connect(gateway: Gateway, model: Model, pipeline: Pipeline) -> Upstream:
+    """The model's upstream; a server behind gRPC need not be there yet."""
+    name = model.upstream_model or model.name
+    if not model.upstream.startswith("onnx:"):
+        return GrpcUpstream(
+            model.upstream,
+            model=name,
+            tls=model.tls,
+            max_message_bytes=gateway.max_message_bytes,
+        )
+    sizes = dict(zip("CHW", pipeline.input_shape, strict=True))
+    upstream = OnnxUpstream(
+        Path(model.upstream.removeprefix("onnx:")),
+        model=name,
+        shape=tuple(sizes[letter] for letter in model.input.layout if letter != "N"),
+        max_batch=gateway.max_batch,
+        max_queue=gateway.max_queue,
+    )
+    metrics.PROVIDER.labels(model.name, "upstream", upstream.session.provider).set(1)
+    return upstream
+
+
+def read_secret(gateway: Gateway) -> bytes | None:
+    """The deployment's secret, None where no file is named."""
+    if not gateway.secret_file:
+        return None
+    key = "gateway.secret_file"
+    try:
+        secret = Path(gateway.secret_file).read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: {gateway.secret_file}: {error.strerror}", key=key) from error
+    if len(secret) < SECRET_BYTES:
+        raise ConfigError(
+            f"{key}: {len(secret)} bytes are too few, {SECRET_BYTES} at least", key=key
+        )
+    return secret
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Running]:
+    """A gateway from these settings, listening inside the `async with`, drained after it.
+
+    Raises `ConfigError` or `PackError` before anything listens.
+    """
+    gateway = config.gateway
+    secret = read_secret(gateway)
+    models = {model.name: load_model(config, model, secret) for model in config.models}
+    passthrough = None
+    if gateway.passthrough:
+        passthrough = GrpcUpstream(
+            gateway.passthrough,
+            model="",
+            tls=gateway.passthrough_tls,
+            max_message_bytes=gateway.max_message_bytes,
+        )
+    servicer = InferenceServicer(
+        models, gateway, passthrough=passthrough, version=guard.__version__
+    )
+    server, checks = build_server(servicer)
+    host, port = _listen(server, gateway.listen)
+    scrapes = metrics.MetricsServer(gateway.metrics) if gateway.metrics else None
+    watch = asyncio.create_task(_watch(servicer, checks))
+    try:
+        await server.start()
+        yield Running(servicer, host, port, scrapes.port if scrapes else 0)
+    finally:
+        watch.cancel()
+        await checks.enter_graceful_shutdown()
+        await server.stop(gateway.drain)
+        await asyncio.gather(*(model.close() for model in models.values()))
+        if passthrough is not None:
+            await passthrough.close()
+        if scrapes is not None:
+            await asyncio.to_thread(scrapes.close)
+
+
+def build_server(servicer: InferenceServicer) -> tuple[grpc.aio.Server, health.HealthServicer]:
+    """A server with every service, and its health service; nothing listens yet."""
+    gateway = servicer.gateway
+    server = grpc.aio.server(
+        options=server_options(gateway),
+        maximum_concurrent_rpcs=gateway.max_in_flight + SPARE_CALLS,
+    )
+    operators = GuardServicer(servicer)
+    handlers = (servicer.handler(), WiderHandler(servicer), operators.handler())
+    server.add_generic_rpc_handlers(handlers)
+    checks = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    if gateway.reflection:
+        _add_reflection(server)
+    return server, checks
+
+
+def server_options(gateway: Gateway) -> list[tuple[str, int]]:
+    """Limits that gRPC does not have by default; numbers and attacks are in the threat model."""
+    return [
+        ("grpc.max_receive_message_length", gateway.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", 100),
+        ("grpc.max_metadata_size", 16 << 10),
+        ("grpc.so_reuseport", 0),  # a second gateway on the port is an error, not a lottery
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 3),
+        ("grpc.max_connection_idle_ms", 600_000),
+        ("grpc.max_connection_age_ms", int(gateway.max_connection_age * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(gateway.request_timeout * 1000) + 1000),
+    ]
+
+
+def _listen(server: grpc.aio.Server, address: str) -> tuple[str, int]:
+    host, _ = split_address(address, key="gateway.listen")
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        message = f"gateway.listen: cannot listen on {address}"
+        raise ConfigError(message, key="gateway.listen") from error
+    return host, port
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    """Reflection from our private pool, which is told of the health service too."""
+    from grpc_reflection.v1alpha import reflection_pb2_grpc
+    from grpc_reflection.v1alpha.reflection import aio
+
+    protocol.POOL.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
+    names = (protocol.INFERENCE_SERVICE, protocol.GUARD_SERVICE, health.SERVICE_NAME)
+    servicer = aio.ReflectionServicer(names, protocol.POOL)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+
+
+async def _watch(servicer: InferenceServicer, checks: health.HealthServicer) -> None:
+    """Keep the health service up to date: the server as a whole, and every model by name."""
+    status = health_pb2.HealthCheckResponse.ServingStatus
+    while True:
+        states = {name: await model.ready() for name, model in servicer.models.items()}
+        states |= {"": all(states.values()), protocol.INFERENCE_SERVICE: all(states.values())}
+        for name, ready in states.items():
+            await checks.set(name, status.SERVING if ready else status.NOT_SERVING)
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+def serve(config: Config, *, announce: Callable[[str], None] = print) -> None:
+    """Run a gateway until SIGINT or SIGTERM, then drain it.
+
+    announce: gets one line when the gateway is ready for requests.
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):  # faster, never required
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_serve(config, announce))
+
+
+async def _serve(config: Config, announce: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config) as gateway:
+        announce(str(gateway))
+        await stop.wait()
+        log.info("draining for at most %g seconds", config.gateway.drain)

@@ -1,0 +1,184 @@
+"""The production classifier behind gRPC: any server that speaks the inference protocol.
+
+What the client sent is what the upstream gets: the very bytes where nothing had to change, the
+caller's metadata, and never more time than the caller has left. Its statuses come back as
+`UpstreamError`s that keep its code; its texts only where they explain the caller's own mistake.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import grpc
+import grpc.aio
+import numpy as np
+from numpy.typing import NDArray
+
+from guard.config import Tls, split_address
+from guard.errors import ConfigError, GuardError, UpstreamError
+from guard.gateway import protocol
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+READY_TIMEOUT = 1.0  # seconds
+# fmt: off
+_OWN_HEADERS = frozenset((
+    "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "date",
+    "host", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server",
+    "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
+))
+# fmt: on
+_CALLERS_FAULT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "UNIMPLEMENTED"})
+_PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "ABORTED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request on its way to the upstream."""
+
+    request: protocol.Message  # ModelInferRequest, without what only guard understands
+    data: bytes | None  # the same as received, where nothing changed
+    pixels: NDArray[np.float32]  # the images as guard sees them
+    timeout: float  # seconds
+    metadata: Metadata = ()
+
+
+class Reply(NamedTuple):
+    """The upstream's answer, and the metadata to hand on."""
+
+    response: protocol.Message  # ModelInferResponse
+    leading: Metadata = ()
+    trailing: Metadata = ()
+
+
+class Upstream(Protocol):
+    """A classifier to guard."""
+
+    async def infer(self, question: Question) -> Reply:
+        """Its answer; raises `UpstreamError`, or `InputError` for what it cannot take."""
+
+    async def ready(self) -> bool:
+        """Whether it can answer now."""
+
+    async def metadata(self) -> protocol.Message:
+        """Its ModelMetadataResponse."""
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+
+
+def forwardable(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
+    """The metadata that is the caller's own: without transport, hop-by-hop and reserved keys."""
+    return tuple(
+        (key, value)
+        for key, value in metadata or ()
+        if key not in _OWN_HEADERS and not key.startswith(("grpc-", ":"))
+    )
+
+
+class GrpcUpstream:
+    """A server that speaks the inference protocol, behind one HTTP/2 connection."""
+
+    def __init__(self, address: str, *, model: str, tls: Tls, max_message_bytes: int) -> None:
+        self.model = model
+        self._channel = _channel(address, tls, max_message_bytes)
+        self._calls: dict[str, Any] = {}
+
+    async def infer(self, question: Question) -> Reply:
+        """Ask it; cancelling this cancels the call."""
+        data = question.data or question.request.SerializeToString()
+        path = protocol.INFERENCE_METHODS["ModelInfer"].path
+        answer, leading, trailing = await self.call(
+            path, data, timeout=question.timeout, metadata=question.metadata
+        )
+        try:
+            response = protocol.ModelInferResponse.FromString(answer)
+        except Exception as error:
+            raise UpstreamError(
+                "the upstream's answer cannot be parsed", code="INTERNAL"
+            ) from error
+        return Reply(response, leading, trailing)
+
+    async def call(
+        self, path: str, data: bytes, *, timeout: float, metadata: Metadata = ()
+    ) -> tuple[bytes, Metadata, Metadata]:
+        """Any unary call as bytes: the answer, its leading and its trailing metadata."""
+        stub = self._calls.get(path)
+        if stub is None:
+            stub = self._calls[path] = self._channel.unary_unary(path)
+        if timeout <= 0:
+            raise TimeoutError
+        call = stub(data, timeout=timeout, metadata=metadata)
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            raise _upstream_error(error) from error
+        leading = forwardable(await call.initial_metadata())
+        return answer, leading, forwardable(await call.trailing_metadata())
+
+    def stream(self, path: str, *, timeout: float | None, metadata: Metadata = ()) -> Any:
+        """A bidirectional call as bytes."""
+        return self._channel.stream_stream(path)(timeout=timeout, metadata=metadata)
+
+    async def ready(self) -> bool:
+        """Whether it says that the model is ready, within a second."""
+        method = protocol.INFERENCE_METHODS["ModelReady"]
+        request = method.request(name=self.model).SerializeToString()
+        try:
+            answer, _, _ = await self.call(method.path, request, timeout=READY_TIMEOUT)
+            return bool(method.response.FromString(answer).ready)
+        except Exception:
+            return False
+
+    async def metadata(self) -> protocol.Message:
+        """What it says about the model."""
+        method = protocol.INFERENCE_METHODS["ModelMetadata"]
+        request = method.request(name=self.model).SerializeToString()
+        answer, _, _ = await self.call(method.path, request, timeout=5.0)
+        return method.response.FromString(answer)
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+
+def _channel(address: str, tls: Tls, max_message_bytes: int) -> grpc.aio.Channel:
+    scheme, _, target = address.partition("://")
+    split_address(target, key="upstream")
+    options = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # A restarted upstream is found again within about a second.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if scheme == "grpc":
+        return grpc.aio.insecure_channel(target, options)
+    ca, key, cert = (_pem(path) for path in (tls.ca, tls.key, tls.cert))
+    credentials = grpc.ssl_channel_credentials(ca, key, cert)
+    return grpc.aio.secure_channel(target, credentials, options)
+
+
+def _pem(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise ConfigError(f"tls: {path}: {error.strerror}", key="tls") from error
+
+
+def _upstream_error(error: grpc.aio.AioRpcError) -> GuardError:
+    code = error.code().name
+    if code == "UNAVAILABLE":
+        message = "the upstream cannot be reached"
+    elif code == "DEADLINE_EXCEEDED":
+        message = "the upstream did not answer in time"
+    elif code in _CALLERS_FAULT and error.details():
+        message = f"upstream: {error.details()}"
+    else:
+        message = f"the upstream failed with {code}"
+    return UpstreamError(message, code=code, retryable=code in _PASSING)
