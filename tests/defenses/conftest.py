@@ -30,7 +30,7 @@ def sharpen(network: nn.Module) -> nn.Module:
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(0, 0.1)
-        network.get_submodule("head").weight.mul_(40)
+        network.get_parameter("head.weight").mul_(40)
     return network
 
 

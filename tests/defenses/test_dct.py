@@ -39,7 +39,7 @@ def test_equals_scipy(quality: int) -> None:
 def test_table_is_libjpegs() -> None:
     """Quality 75 halves the steps of JPEG's table, quality 100 keeps whole numbers."""
     assert (Quantizer(75).steps[0, 0, :4, 0, 0] / SCALE).tolist() == [8, 6, 5, 8]
-    assert (Quantizer(100).steps / SCALE).unique().tolist() == [1]
+    assert set((Quantizer(100).steps / SCALE).flatten().tolist()) == {1}
 
 
 @pytest.mark.parametrize("shape", [(30, 33), (8, 1), (1, 9)])

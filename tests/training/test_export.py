@@ -35,7 +35,7 @@ def make_graph(head: float = 40.0) -> EvidenceGraph:
         arguments = {"classes": CLASSES, "width": 4}
         network = fuse(build("plain", **arguments))
         with torch.no_grad():
-            network.get_submodule("head").weight.mul_(head)
+            network.get_parameter("head.weight").mul_(head)
         members.append(Member(name, role, network, "plain", arguments))
     squeezers = default_defenses(noise="lead")
     return EvidenceGraph(members, squeezers, copies=COPIES).eval()
