@@ -32,7 +32,8 @@ class FakeUpstream:
     """A model server on a loopback port that answers what `answer(inputs)` returns.
 
     `delay` seconds pass before each answer; `error` is a (gRPC code, text) to fail with instead;
-    `edit(response)` may spoil a response. `requests` and `metadata` record what arrived.
+    `edit(response)` may spoil a response; `credentials` are for TLS. `requests`, `received` (their
+    bytes), `metadata` and `deadlines` record what arrived, `cancelled` counts who left.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class FakeUpstream:
         error: tuple[grpc.StatusCode, str] | None = None,
         edit: Callable[[protocol.Message], None] | None = None,
         port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.answer, self.delay, self.error, self.edit, self.port = answer, delay, error, edit, port
+        self.credentials = credentials
         self.requests: list[protocol.Message] = []
         self.received: list[bytes] = []
         self.metadata: list[dict[str, str | bytes]] = []
@@ -71,7 +74,11 @@ class FakeUpstream:
                 _WiderCalls(self),
             )
         )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        target = f"127.0.0.1:{self.port}"
+        if self.credentials is None:
+            self.port = self._server.add_insecure_port(target)
+        else:
+            self.port = self._server.add_secure_port(target, self.credentials)
         await self._server.start()
         return self
 

@@ -25,10 +25,10 @@ from guard.errors import (
     UnknownModelError,
     UpstreamError,
 )
-from guard.gateway import answers, codec, protocol
+from guard.gateway import answers, codec, ensemble, protocol
 from guard.gateway.answers import OutputSpec, UnmaskableError
 from guard.gateway.batcher import Batcher
-from guard.gateway.mapping import AnswerReader, pixel_spec
+from guard.gateway.mapping import AnswerReader, pixel_datatypes, pixel_spec
 from guard.gateway.status import (
     AdversarialInputError,
     DefenseError,
@@ -46,7 +46,6 @@ Rows = NDArray[np.bool_]
 
 INLINE_BYTES = 256 << 10  # larger tensors, and all encoded pictures, are decoded off the loop
 READY_SECONDS = 0.5  # how long an upstream's readiness is believed
-OUTPUTS = ("probabilities", "label")  # of the ensemble
 SHOWN = {"none": (), "decision": ("guard_decision",), "full": codec.GUARD_OUTPUTS}
 
 log = logging.getLogger(__name__)
@@ -88,6 +87,7 @@ class GuardedModel:
         self.requests = 0
         self.decisions = np.zeros(len(Decision), np.int64)
         self._pixel_spec = pixel_spec(model, pipeline.input_shape)
+        self._datatypes = pixel_datatypes(model.input)
         self._reader = AnswerReader(model.output, pipeline.pack)
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix=f"decode-{model.name}")
         self._ready = (0.0, False)  # when asked, what it said
@@ -132,6 +132,8 @@ class GuardedModel:
 
     async def inspect(self, images: Any, upstream: Any = None) -> Verdicts:
         """Verdicts alone, on images as this model's clients send them; no upstream is asked."""
+        if len(images) > self.model.max_images:
+            raise InputError(f"images: {len(images)} are too many", tensor="images")
         pixels = await self._in_thread(to_pixels, images, self._pixel_spec)
         examined = await self._batcher.submit(pixels)
         if examined.verdicts is not None and upstream is None:
@@ -154,7 +156,7 @@ class GuardedModel:
             about = await self.upstream.metadata()
             about.name = self.name
         else:
-            about = self._own_metadata()
+            about = ensemble.metadata(self.name, self.model.input, self.pipeline.pack)
         kinds = {"guard_decision": "INT32", "guard_p_value": "FP32", "guard_scores": "FP32"}
         for name in SHOWN[self.policy.expose]:
             shape = [-1, len(self.score_names)] if name == "guard_scores" else [-1]
@@ -193,11 +195,11 @@ class GuardedModel:
         """The outputs to answer where the ensemble does."""
         if self.model.answer == "upstream":
             return ()
-        if self.upstream is None and request.model_version not in ("", "1"):
+        if self.upstream is None and request.model_version not in ("", ensemble.VERSION):
             raise UnknownModelError(
                 f"{self.name} has version 1, not {request.model_version[:32]!r}"
             )
-        return codec.wanted_outputs(request, OUTPUTS)
+        return codec.wanted_outputs(request, ensemble.OUTPUTS)
 
     async def _plan(self, request: protocol.Message) -> codec.Plan | None:
         """What the upstream is asked, None where there is none."""
@@ -221,14 +223,18 @@ class GuardedModel:
     async def _pixels(self, request: protocol.Message) -> Floats:
         """The images as the defence sees them; what takes long is done off the loop."""
         start = time.perf_counter()
-        tensor = self.model.input.tensor
         if self.model.input.encoded or request.ByteSize() > INLINE_BYTES:
-            decoded = await self._in_thread(_decode, request, self._pixel_spec, tensor)
+            decoded = await self._in_thread(self._decode, request)
             pixels: Floats = decoded
         else:
-            pixels = _decode(request, self._pixel_spec, tensor)
+            pixels = self._decode(request)
         self.metrics.stage("decode", time.perf_counter() - start)
         return pixels
+
+    def _decode(self, request: protocol.Message) -> Floats:
+        tensor = self.model.input.tensor
+        array = codec.read_input(request, tensor, datatypes=self._datatypes)
+        return to_pixels(array, self._pixel_spec, tensor=tensor)
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -321,9 +327,9 @@ class GuardedModel:
         shown = self.policy.expose != "none"
         parameters = codec.guard_parameters(verdicts) if shown else {}
         if plan is None or reply is None or spec is None or self.model.answer == "ensemble":
-            outputs = {name: self._own_output(name, verdicts, stopped) for name in wanted}
+            outputs = {name: ensemble.output(name, verdicts, stopped) for name in wanted}
             response = codec.build_response(
-                request, outputs, parameters=parameters, model_version="1"
+                request, outputs, parameters=parameters, model_version=ensemble.VERSION
             )
             return Served(response)
         response = reply.response
@@ -338,15 +344,6 @@ class GuardedModel:
         )
         return Served(response, reply.leading, reply.trailing)
 
-    def _own_output(self, name: str, verdicts: Verdicts, stopped: Rows) -> NDArray[Any]:
-        """One output of the ensemble; NaN and -1 in the rows that are not answered."""
-        if name == "probabilities":
-            return np.where(stopped[:, None], np.float32(np.nan), verdicts.probabilities)
-        if name == "label":
-            best = np.nan_to_num(verdicts.probabilities, nan=-1.0).argmax(axis=1)
-            return np.where(stopped, -1, best).astype(np.int64)
-        return codec.guard_outputs(verdicts, (name,))[name]
-
     def _refusal(self, verdicts: Verdicts) -> GuardError:
         """Why there is no answer at all."""
         if (verdicts.decisions == Decision.BLOCK).any() or verdicts.substituted.any():
@@ -355,29 +352,10 @@ class GuardedModel:
             return AdversarialInputError("the input looks adversarial", id=case)
         return NumericError(f"{self.name}: a number on the way to the answer is not finite")
 
-    def _own_metadata(self) -> protocol.Message:
-        C, H, W = self.pipeline.input_shape
-        sizes = {"N": -1, "C": C, "H": H, "W": W}
-        about = protocol.ModelMetadataResponse(name=self.name, versions=["1"], platform="guard")
-        spec = self.model.input
-        if spec.encoded:
-            about.inputs.add(name=spec.tensor, datatype="BYTES", shape=[-1])
-        else:
-            shape = [sizes[letter] for letter in spec.layout]
-            about.inputs.add(name=spec.tensor, datatype="FP32", shape=shape)
-        classes = len(self.pipeline.classes)
-        about.outputs.add(name="probabilities", datatype="FP32", shape=[-1, classes])
-        about.outputs.add(name="label", datatype="INT64", shape=[-1])
-        return about
-
     def _count(self, verdicts: Verdicts) -> None:
         self.images += len(verdicts)
         self.decisions += np.bincount(verdicts.decisions, minlength=len(Decision))
         self.metrics.observe(verdicts, self.policy.max_false_positive_rate)
-
-
-def _decode(request: protocol.Message, spec: Any, tensor: str) -> Floats:
-    return to_pixels(codec.read_input(request, tensor), spec, tensor=tensor)
 
 
 def _slice(verdicts: Verdicts, start: int, stop: int) -> Verdicts:

@@ -6,7 +6,7 @@ Letters: N images, K classes of the pack, U classes of the upstream.
 from collections.abc import Sequence
 from pathlib import Path
 
-from guard.config import Model, Output
+from guard.config import Input, Model, Output
 from guard.errors import ConfigError, UpstreamError
 from guard.gateway.answers import Floats, Kind, OutputSpec, upstream_probabilities
 from guard.gateway.protocol import Message
@@ -29,6 +29,14 @@ def pixel_spec(model: Model, shape: tuple[int, int, int]) -> PixelSpec:
         max_pixels=model.max_pixels,
         max_total_pixels=4 * model.max_pixels,
     )
+
+
+def pixel_datatypes(spec: Input) -> tuple[str, ...]:
+    """The datatypes an image tensor may have: with a scale any number, without one the usual."""
+    if spec.encoded:
+        return ("BYTES",)
+    usual = ("FP32", "UINT8", "FP16", "BF16")
+    return usual if spec.scale is None else (*usual, "FP64", *sorted(_INTEGERS - {"UINT8"}))
 
 
 def class_order(output: Output, pack: Pack) -> tuple[int, ...] | None:
