@@ -6,14 +6,18 @@ Letters: N images, K classes of the pack, U classes of the upstream.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from guard.config import Input, Model, Output
 from guard.errors import ConfigError, UpstreamError
-from guard.gateway.answers import Floats, Kind, OutputSpec, upstream_probabilities
+from guard.gateway.answers import Floats, Kind, OutputSpec, read_output, upstream_probabilities
 from guard.gateway.protocol import Message
 from guard.images import PixelSpec
 from guard.pack import Pack
 
 _INTEGERS = frozenset(("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"))
+_FLOATS = frozenset(("FP16", "BF16", "FP32", "FP64"))
 
 
 def pixel_spec(model: Model, shape: tuple[int, int, int]) -> PixelSpec:
@@ -89,7 +93,18 @@ class AnswerReader:
         self._count = len(pack.classes)
 
     def read(self, response: Message, count: int) -> tuple[Floats, OutputSpec]:
-        """Probabilities (N, K) for `count` = N images, and how the answer was understood."""
+        """Probabilities (N, K) for `count` = N images, and how the answer was understood.
+
+        A row is NaN where any output of the upstream holds a number that is not finite: a label
+        of 0 beside probabilities of NaN is no answer either.
+        """
+        answer, spec = self._read(response, count)
+        broken = _broken_rows(response, count, skip=spec.tensor)
+        if broken.any():
+            answer[broken] = np.nan
+        return answer, spec
+
+    def _read(self, response: Message, count: int) -> tuple[Floats, OutputSpec]:
         kind = self._told(response, count)
         if kind:
             spec = self._spec(kind)
@@ -116,3 +131,16 @@ class AnswerReader:
         if "logit" in name:
             return "logits"
         return "probabilities" if "prob" in name or "softmax" in name else None
+
+
+def _broken_rows(response: Message, count: int, *, skip: str) -> NDArray[np.bool_]:
+    """(N,) where an output other than `skip` is not finite; all, where it has no rows."""
+    broken = np.zeros(count, np.bool_)
+    for output in response.outputs:
+        if output.name == skip or output.datatype not in _FLOATS:
+            continue
+        array = read_output(response, output.name)
+        if not np.isfinite(array).all():
+            rows = array.shape[:1] == (count,)
+            broken |= ~np.isfinite(array.reshape(count, -1)).all(axis=1) if rows else True
+    return broken
