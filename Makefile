@@ -1,0 +1,8 @@
+# Needs Python 3.11 or newer and nothing else: every target sets up what it uses, once.
+.PHONY: demo test check bench setup
+
+demo: setup ; @.venv/bin/guard demo
+test: check ; @.venv/bin/pytest
+check: setup ; @deploy/ci/check
+bench: setup ; @.venv/bin/python -m tests.bench.graph_cost && .venv/bin/python -m tests.bench.serving
+setup: ; @deploy/ci/install dev
