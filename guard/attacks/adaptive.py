@@ -77,12 +77,13 @@ def adaptive(
     ascent with momentum, once per weight, and keeps for every image the fooling point with the
     lowest score; an image that was never fooled keeps the last point. images (N, C, H, W),
     labels (N,); threshold: the detector's score at the operator's budget, minus whatever safety
-    the attacker wants; draws: how many noise draws each gradient is averaged over. Pixels are
-    rounded to 8 bits inside the loss, so that what was found survives the trip.
+    the attacker wants; step: by default a quarter of eps; draws: how many noise draws each
+    gradient is averaged over. Pixels are rounded to 8 bits inside the loss, so that what was found
+    survives the trip.
     """
     goal = Goal(labels, targets, "margin")
     aim = _Aim(target, images.detach(), goal, eps, norm, threshold, confidence, draws, generator)
-    length = 2.5 * eps / steps if step is None else step
+    length = eps / 4 if step is None else step
     best, lowest = aim.images, torch.full_like(labels, torch.inf, dtype=images.dtype)
     for weight in weights:
         found = aim.climb(weight, steps, length, momentum)

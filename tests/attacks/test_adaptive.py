@@ -63,7 +63,8 @@ def _fit(detector: Detector, features: Tensor, bad: Tensor) -> None:
 def scene(victim: Victim) -> Scene:
     """A detector taught PGD on the victim; the graph's members are a copy of it and another."""
     defenses = default_defenses()
-    members = [Member("r", "robust", train(2)), Member("s", "sentinel", train(3, epochs=4))]
+    networks = [train(seed, count=3000, epochs=5) for seed in (2, 3)]
+    members = [Member("r", "robust", networks[0]), Member("s", "sentinel", networks[1])]
     graph = EvidenceGraph(members, defenses, copies=2).eval()
     with torch.random.fork_rng():
         torch.manual_seed(0)

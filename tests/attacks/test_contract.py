@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ Attack = Callable[..., Tensor]
 class Row:
     name: str
     attack: Attack
-    options: dict[str, object]
+    options: dict[str, Any]
     success: float  # share of pictures that must fool the tiny classifier
     linf: float | None = None
     l2: float | None = None
@@ -41,7 +42,7 @@ ROWS = [
 ]
 
 
-def run(row: Row, victim: Victim, *, count: int = 24, **options: object) -> Tensor:
+def run(row: Row, victim: Victim, *, count: int = 24, **options: Any) -> Tensor:
     """Attack the first pictures; options go over the row's."""
     generator = torch.Generator().manual_seed(0)
     images, labels = victim.images[:count], victim.labels[:count]
@@ -123,7 +124,7 @@ TARGETED = [row for row in ROWS if row.name in ("fgsm", "pgd", "pgd-margin", "cw
 def test_targeted(row: Row, victim: Victim) -> None:
     """With `targets` the classifier gives the wanted class more often than before."""
     targets = (victim.labels[:24] + 1) % 18
-    options: dict[str, object] = {"targets": targets}
+    options: dict[str, Any] = {"targets": targets}
     if row.name.startswith("pgd"):
         options |= {"eps": 16 / 255, "steps": 20}
     if row.name == "patch":
