@@ -41,7 +41,7 @@ FREE = {"__init__", "__main__", "cli"}  # the command line may reach both sides,
 EMPTY_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|misc|shared|stuff)(_|$)")
 NOT_FOR_COMMIT = {
     "a secret": r"-----BEGIN [A-Z ]*PRIVATE" r" KEY|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}",
-    "a path of one machine": r"(?<![\w.])/(root|home|Users)/\w|(?<![\w.])/work/[a-z]|/opt/(py|wheels)",
+    "a path of one machine": r"(?<![\w.])/(root|home|Users|work)/\w|/opt/(py|wheels)",
     "a package registry's host": r"py" r"pi\.org|python" r"hosted\.org|registry\." r"npmjs",
     "a folder beside the project": r"\.\./" r"shared",
 }
