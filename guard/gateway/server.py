@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME
 from grpc_health.v1.health import aio as health
 
 import guard
@@ -118,34 +119,35 @@ async def running(config: Config) -> AsyncIterator[Running]:
     """
     gateway = config.gateway
     secret = read_secret(gateway)
-    models = {model.name: load_model(config, model, secret) for model in config.models}
-    passthrough = None
-    if gateway.passthrough:
-        passthrough = GrpcUpstream(
-            gateway.passthrough,
-            model="",
-            tls=gateway.passthrough_tls,
-            max_message_bytes=gateway.max_message_bytes,
+    async with contextlib.AsyncExitStack() as stack:
+        models = {}
+        for model in config.models:
+            models[model.name] = load_model(config, model, secret)
+            stack.push_async_callback(models[model.name].close)
+        passthrough = None
+        if gateway.passthrough:
+            passthrough = GrpcUpstream(
+                gateway.passthrough,
+                model="",
+                tls=gateway.passthrough_tls,
+                max_message_bytes=gateway.max_message_bytes,
+            )
+            stack.push_async_callback(passthrough.close)
+        servicer = InferenceServicer(
+            models, gateway, passthrough=passthrough, version=guard.__version__
         )
-    servicer = InferenceServicer(
-        models, gateway, passthrough=passthrough, version=guard.__version__
-    )
-    server, checks = build_server(servicer)
-    host, port = _listen(server, gateway.listen)
-    scrapes = metrics.MetricsServer(gateway.metrics) if gateway.metrics else None
-    watch = asyncio.create_task(_watch(servicer, checks))
-    try:
-        await server.start()
-        yield Running(servicer, host, port, scrapes.port if scrapes else 0)
-    finally:
-        watch.cancel()
-        await checks.enter_graceful_shutdown()
-        await server.stop(gateway.drain)
-        await asyncio.gather(*(model.close() for model in models.values()))
-        if passthrough is not None:
-            await passthrough.close()
+        server, checks = build_server(servicer)
+        host, port = _listen(server, gateway.listen)
+        scrapes = metrics.MetricsServer(gateway.metrics) if gateway.metrics else None
         if scrapes is not None:
-            await asyncio.to_thread(scrapes.close)
+            stack.push_async_callback(asyncio.to_thread, scrapes.close)
+        await _refresh(servicer, checks)
+        await server.start()
+        stack.push_async_callback(server.stop, gateway.drain)
+        stack.push_async_callback(checks.enter_graceful_shutdown)
+        watch = asyncio.create_task(_watch(servicer, checks))
+        stack.callback(watch.cancel)
+        yield Running(servicer, host, port, scrapes.port if scrapes else 0)
 
 
 def build_server(servicer: InferenceServicer) -> tuple[grpc.aio.Server, health.HealthServicer]:
@@ -199,20 +201,24 @@ def _add_reflection(server: grpc.aio.Server) -> None:
     from grpc_reflection.v1alpha.reflection import aio
 
     protocol.POOL.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
-    names = (protocol.INFERENCE_SERVICE, protocol.GUARD_SERVICE, health.SERVICE_NAME)
+    names = (protocol.INFERENCE_SERVICE, protocol.GUARD_SERVICE, SERVICE_NAME)
     servicer = aio.ReflectionServicer(names, protocol.POOL)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
 
 
-async def _watch(servicer: InferenceServicer, checks: health.HealthServicer) -> None:
-    """Keep the health service up to date: the server as a whole, and every model by name."""
+async def _refresh(servicer: InferenceServicer, checks: health.HealthServicer) -> None:
+    """Bring the health service up to date: the server as a whole, and every model by name."""
     status = health_pb2.HealthCheckResponse.ServingStatus
+    states = {name: await model.ready() for name, model in servicer.models.items()}
+    states |= {"": all(states.values()), protocol.INFERENCE_SERVICE: all(states.values())}
+    for name, ready in states.items():
+        await checks.set(name, status.SERVING if ready else status.NOT_SERVING)
+
+
+async def _watch(servicer: InferenceServicer, checks: health.HealthServicer) -> None:
     while True:
-        states = {name: await model.ready() for name, model in servicer.models.items()}
-        states |= {"": all(states.values()), protocol.INFERENCE_SERVICE: all(states.values())}
-        for name, ready in states.items():
-            await checks.set(name, status.SERVING if ready else status.NOT_SERVING)
         await asyncio.sleep(WATCH_SECONDS)
+        await _refresh(servicer, checks)
 
 
 def serve(config: Config, *, announce: Callable[[str], None] = print) -> None:

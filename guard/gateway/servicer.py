@@ -54,7 +54,7 @@ class InferenceServicer:
         self.models, self.gateway, self.passthrough = models, gateway, passthrough
         self.version = version
         self.in_flight = 0
-        self.reserved = {model.model.upstream_model for model in models.values()} - set(models)
+        self.reserved = {"", *(model.model.upstream_model for model in models.values())}
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The six calls, ready for a server."""

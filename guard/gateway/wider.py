@@ -74,7 +74,7 @@ class WiderHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no
         request = codec.parse(protocol.ModelReadyRequest, data)
         model = self._servicer.models.get(request.name)
         if model is None:
-            if passthrough is None or self._servicer.defended(request.name) or not request.name:
+            if passthrough is None or self._servicer.defended(request.name):
                 raise UnknownModelError(f"no model {request.name[:100]!r} here")
             return passthrough, data
         if not isinstance(model.upstream, GrpcUpstream):

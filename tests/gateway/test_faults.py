@@ -247,12 +247,17 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back(
     """RESOURCE_EXHAUSTED with OVERLOADED; everyone who was let in is answered."""
     async with Settings() as settings:
         here = await settings.start(tiny_pack, alone=True, gateway={"max_queue": 2})
-        gate = threading.Event()
+        gate, began = threading.Event(), threading.Event()
         whole = here.model.pipeline.evidence
-        monkeypatch.setattr(
-            here.model.pipeline, "evidence", lambda images: gate.wait(10) and whole(images)
-        )
-        asking = [asyncio.create_task(here.caller.infer(clean_images([0]))) for _ in range(8)]
+
+        def held(images: Any) -> Any:
+            began.set()
+            return gate.wait(10) and whole(images)
+
+        monkeypatch.setattr(here.model.pipeline, "evidence", held)
+        asking = [asyncio.create_task(here.caller.infer(clean_images([0])))]
+        await until(began.is_set)
+        asking += [asyncio.create_task(here.caller.infer(clean_images([0]))) for _ in range(7)]
         await until(lambda: sum(task.done() for task in asking) == 5)
         gate.set()
         outcomes = await asyncio.gather(*asking, return_exceptions=True)
