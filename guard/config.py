@@ -173,6 +173,10 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     input: Annotated[Input, Meta(description="how wire tensors become pixels")] = Input()
     output: Annotated[Output, Meta(description="how the answer becomes probabilities")] = Output()
 
+    def asking(self, upstream: str) -> "Model":
+        """The same model in front of another upstream."""
+        return structs.replace(self, upstream=upstream)
+
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole `guard.toml`."""

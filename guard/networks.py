@@ -1,8 +1,8 @@
 """The small classifiers that packs are made of: pixels in [0, 1] to logits.
 
-Normalisation is the first layer, so that epsilon means what papers mean. Batch normalisation is
-used in training only: `fuse` folds it into the convolutions, and the fused network is what is
-exported, served, attacked and rebuilt by `load_member`.
+Contrast normalisation is the first layer, so that epsilon means what papers mean. Batch
+normalisation is used in training only: `fuse` folds it into the convolutions, and the fused
+network is what is exported, served, attacked and rebuilt by `load_member`.
 """
 
 from collections.abc import Callable
@@ -20,15 +20,20 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Normalize(nn.Module):
-    """(pixels - mean) / std with one constant for all channels."""
+    """Every image to zero mean and about unit contrast, so that light and exposure matter less.
 
-    def __init__(self, mean: float, std: float) -> None:
+    The floor keeps flat images flat instead of amplifying their noise.
+    """
+
+    def __init__(self, floor: float = 0.05) -> None:
         super().__init__()
-        self.mean, self.std = mean, std
+        self.floor = floor
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] to about zero mean and unit variance."""
-        return (images - self.mean) / self.std
+        """(N, C, H, W) in [0, 1] to (N, C, H, W)."""
+        centred = images - images.mean((1, 2, 3), keepdim=True)
+        power = (centred * centred).mean((1, 2, 3), keepdim=True)
+        return centred / torch.sqrt(power + self.floor**2)
 
 
 class ConvNorm(nn.Module):
@@ -77,7 +82,7 @@ class Network(nn.Module):
 
     def __init__(self, features: nn.Sequential, width: int, classes: int, *, grid: int = 1) -> None:
         super().__init__()
-        self.normalize = Normalize(0.45, 0.25)
+        self.normalize = Normalize()
         self.features = features
         self.pool: nn.Module = nn.AdaptiveAvgPool2d(grid)
         self.head = nn.Linear(width * grid * grid, classes)
@@ -161,3 +166,22 @@ def fuse(network: nn.Module) -> nn.Module:
 def parameters(network: nn.Module) -> int:
     """The number of trainable parameters."""
     return sum(p.numel() for p in network.parameters())
+
+
+@torch.no_grad()
+def flops(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Floating-point operations of one forward pass on one image (C, H, W): two per product."""
+    total = 0
+
+    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        if isinstance(weight, Tensor):
+            total += 2 * weight[0].numel() * output[0].numel()
+
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    network(torch.zeros(1, *shape))
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -56,6 +56,18 @@ class Verdict:
     substituted: bool = False
     reason: str = ""
 
+    def record(self) -> dict[str, object]:
+        """As JSON, numbers that are not finite as null."""
+        return {
+            "decision": self.decision.name,
+            "p_value": _number(self.p_value),
+            "label": self.label,
+            "scores": {name: _number(value) for name, value in self.scores.items()},
+            "p_values": {name: _number(value) for name, value in self.p_values.items()},
+            "substituted": self.substituted,
+            "reason": self.reason,
+        }
+
 
 @dataclass(frozen=True)
 class Verdicts:
@@ -109,3 +121,7 @@ def decide(
     decisions = np.where(usable, decisions, np.int32(Decision.ERROR)).astype(np.int32)
     substitutes = policy.mode == "enforce" and policy.on_flag == "substitute"
     return decisions, usable & ~clear & substitutes
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None

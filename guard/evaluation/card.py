@@ -102,7 +102,8 @@ def _adaptive(measured: Mapping[str, Any]) -> str:
     return (
         "## Detection, adaptive attack\n\n"
         "White box on everything: production model, members, squeezers (BPDA), noise (EOT; the "
-        "secret is unknown to the attacker), detector in the loss. At a budget of 5%. "
+        "secret is unknown to the attacker), detector in the loss; L-inf, 50 steps, one "
+        "restart. At a budget of 5%. "
         "*Undetected*: wrong answer and no alarm, of all pictures that were right before: this "
         "is what such an attacker gets.\n\n"
         + table(["attack and posture", "pictures", "wrong", "flagged of these", "undetected"], rows)

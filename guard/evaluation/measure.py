@@ -13,6 +13,7 @@ from guard.evaluation.detection import detection, false_alarms
 from guard.evaluation.robustness import Averaged, accuracy, robustness
 from guard.pipeline import Pipeline
 
+ADAPTIVE = 100  # images that the adaptive attack gets: it is dear
 Log = Callable[[str], None]
 
 
@@ -57,7 +58,7 @@ def measure(
         "detection": detection(pipeline, referee, images[some], labels[some], seed=seed, log=log),
         "false_alarms": false_alarms(pipeline, referee, images, seed=seed),
         "adaptive": adaptive(
-            pipeline, referee, images[some[:200]], labels[some[:200]], seed=seed, log=log
+            pipeline, referee, images[some[:ADAPTIVE]], labels[some[:ADAPTIVE]], seed=seed, log=log
         ),
     }
 

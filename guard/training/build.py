@@ -22,7 +22,7 @@ from guard.defenses.detector import Detector
 from guard.defenses.evidence import EvidenceGraph
 from guard.evaluation.card import card
 from guard.evaluation.measure import measure
-from guard.networks import Network, parameters
+from guard.networks import Network, flops, parameters
 from guard.pack import Pack, write_manifest
 from guard.pipeline import Pipeline
 from guard.training.classifier import Log
@@ -175,6 +175,10 @@ def _manifest(
     for member in spec["members"]:
         member["parameters"] = parameters(trained[member["name"]])
     height, width, channels = parts.fit.images.shape[1:]
+    single = {name: flops(net, (channels, height, width)) for name, net in trained.items()}
+    spec["evidence"]["flops"] = sum(
+        single[name] * (1 + _views(graph, name)) for name in graph.members
+    )
     return {
         **spec,
         "name": origin.name,
@@ -187,3 +191,9 @@ def _manifest(
         "measured": {},
         "parent": None,
     }
+
+
+def _views(graph: EvidenceGraph, name: str) -> int:
+    """How many views the member answers."""
+    asked = {"lead": graph.lead, "sentinel": graph.sentinel}
+    return sum(d.passes(graph.copies) for d in graph.defenses if asked.get(d.ask) == name)

@@ -34,7 +34,7 @@ def calibrate(
     channels, height, width = pipeline.input_shape
     if images.images.shape[1:] != (height, width, channels):
         raise InputError(
-            f"the pictures are {images.images.shape[1:]}, the pack wants {(height, width, channels)}"
+            f"the pictures are {images.images.shape[1:]}, not {(height, width, channels)}"
         )
     alone, both = [], []
     for start in range(0, len(images), batch):

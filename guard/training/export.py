@@ -178,3 +178,8 @@ def _largest(names: Sequence[str], ours: Tensor, theirs: object) -> dict[str, fl
     if len(names) == 1:
         return {names[0]: float(difference.max())}
     return dict(zip(names, difference.max(0).tolist(), strict=True))
+
+
+def export_classifier(network: nn.Module, path: Path, *, shape: Sequence[int]) -> None:
+    """Write one classifier: `images` (N, C, H, W) in [0, 1] to `logits` (N, K)."""
+    _export(network, path, {"images": torch.rand(3, *shape)}, ("logits",))

@@ -8,6 +8,7 @@ is measured on attacks on `referee`, which has another seed and another architec
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from guard.errors import ConfigError
 from guard.training.classifier import Recipe
 
 NATURAL = Recipe(
@@ -99,3 +100,10 @@ def fitted(recipe: PackRecipe, *, channels: int) -> PackRecipe:
         rehearsal=fit(recipe.rehearsal),
         referee=fit(recipe.referee),
     )
+
+
+def find(name: str, *, short: bool = False) -> PackRecipe:
+    """A recipe by name, shortened if wanted; raises ConfigError for an unknown one."""
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe {name!r}; there are {', '.join(RECIPES)}", key="recipe")
+    return quick(RECIPES[name]) if short else RECIPES[name]
