@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -135,7 +136,8 @@ def _export(
 def _strip(model: ModelProto) -> None:
     """Remove the exporter's stack traces: they hold the paths of this machine."""
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+    parts: list[Any] = [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]
+    for part in parts:
         del part.metadata_props[:]
         part.doc_string = ""
     del graph.value_info[:]
