@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ def load(source: bytes | Path) -> dict[str, Calibration]:
             return {key: _entry(stored[key], entry) for key, entry in about.items()}
     except OSError as error:
         raise PackError(f"cannot read the calibration {source!r}: {error.strerror}") from error
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (EOFError, KeyError, ValueError, TypeError, AttributeError, BadZipFile) as error:
         raise PackError(f"not a calibration file: {error}") from error
 
 
