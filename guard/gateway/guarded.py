@@ -184,7 +184,7 @@ class GuardedModel:
                 count = max(given.shape) if given.datatype == "BYTES" else given.shape[0]
                 if count > self.model.max_images:
                     limit = self.model.max_images
-                    message = f"{tensor}: {count} images, this model takes at most {limit}"
+                    message = f"{tensor}: {count} images are too many, at most {limit}"
                     raise InputError(message, tensor=tensor)
         shown = SHOWN[self.policy.expose]
         for output in request.outputs:

@@ -5,6 +5,8 @@
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +34,7 @@ from guard.pipeline import Pipeline
 
 SPARE_CALLS = 32  # beside inference: health, readiness, metadata
 WATCH_SECONDS = 1.0
+TRIM_BYTES = 1 << 20  # received, after which an idle gateway gives memory back
 SECRET_BYTES = 32
 log = logging.getLogger(__name__)
 
@@ -216,9 +219,22 @@ async def _refresh(servicer: InferenceServicer, checks: health.HealthServicer) -
 
 
 async def _watch(servicer: InferenceServicer, checks: health.HealthServicer) -> None:
+    """Once a second: health, and the memory that large requests left behind."""
+    trimmed = 0
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         await _refresh(servicer, checks)
+        if servicer.in_flight == 0 and servicer.received > trimmed + TRIM_BYTES:
+            trimmed = servicer.received
+            await asyncio.to_thread(_trim_memory)
+
+
+def _trim_memory() -> None:
+    """Give freed memory back to the system, where the C library can (glibc)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def serve(config: Config, *, announce: Callable[[str], None] = print) -> None:
@@ -241,6 +257,8 @@ async def _serve(config: Config, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with running(config) as gateway:
+        gc.collect()
+        gc.freeze()  # what start-up made stays: later collections need not walk it
         announce(str(gateway))
         await stop.wait()
         log.info("draining for at most %g seconds", config.gateway.drain)

@@ -29,11 +29,22 @@ def answered(behaviour: Behaviour) -> Behaviour:
             metrics.error("cancelled")
             raise
         except Exception as error:
-            failed = failure(error)
-        metrics.error(failed.metric)
-        return await context.abort(failed.code, failed.message, failed.trailing)
+            return fail(context, error)
 
     return call
+
+
+def fail(context: Any, error: Exception) -> None:
+    """End a call with an error's status, once its behaviour returns.
+
+    Not with `context.abort`: the exception that it raises ties the request's bytes into a cycle,
+    and refused requests would fill the memory until the next full garbage collection.
+    """
+    failed = failure(error)
+    metrics.error(failed.metric)
+    context.set_code(failed.code)
+    context.set_details(failed.message)
+    context.set_trailing_metadata(failed.trailing)
 
 
 class InferenceServicer:
@@ -54,6 +65,7 @@ class InferenceServicer:
         self.models, self.gateway, self.passthrough = models, gateway, passthrough
         self.version = version
         self.in_flight = 0
+        self.received = 0  # bytes of inference requests since the start
         self.reserved = {"", *(model.model.upstream_model for model in models.values())}
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -105,6 +117,7 @@ class InferenceServicer:
 
     async def model_infer(self, data: bytes, context: Any) -> protocol.Message:
         """One inference request, counted, bounded in number and time."""
+        self.received += len(data)
         if self.in_flight >= self.gateway.max_in_flight:
             raise OverloadedError("too many requests are being worked on")
         self.in_flight += 1
@@ -147,6 +160,8 @@ class InferenceServicer:
 
     async def _infer_undefended(self, request: protocol.Message, context: Any) -> protocol.Message:
         """A model that is not ours: on to the pass-through as parsed, its pixels in the message."""
+        if self.passthrough is None or self.defended(request.model_name):
+            codec.check_request(request)  # what is no request at all is told that first
         refuse_shared_memory(request)
         data = request.SerializeToString()
         return await self._pass_on("ModelInfer", request.model_name, data, context)

@@ -12,11 +12,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from guard import metrics
-from guard.errors import UnknownModelError, UpstreamError
+from guard.errors import GuardError, UnknownModelError, UpstreamError
 from guard.gateway import codec, protocol
-from guard.gateway.servicer import InferenceServicer, answered, refuse_shared_memory
-from guard.gateway.status import NotOfferedError, failure
+from guard.gateway.servicer import InferenceServicer, answered, fail, refuse_shared_memory
+from guard.gateway.status import NotOfferedError
 from guard.gateway.upstream import GrpcUpstream, forwardable
 
 WHY = {
@@ -85,11 +84,15 @@ class WiderHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no
         return model.upstream, data
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
-        """Both directions at once, until one ends; a forbidden message ends both."""
+        problem = await self._relay(requests, context)
+        if problem is not None:
+            fail(context, problem)
+
+    async def _relay(self, requests: AsyncIterator[bytes], context: Any) -> Exception | None:
+        """Both directions at once, until one ends or a message is forbidden; what went wrong."""
         passthrough = self._servicer.passthrough
         if passthrough is None:
-            await _abort(context, NotOfferedError("ModelStreamInfer: no pass-through"))
-            return
+            return NotOfferedError("ModelStreamInfer: no pass-through is configured")
         call = passthrough.stream(
             f"/{protocol.INFERENCE_SERVICE}/ModelStreamInfer",
             timeout=context.time_remaining(),
@@ -99,21 +102,18 @@ class WiderHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no
         try:
             while (answer := await call.read()) is not grpc.aio.EOF:
                 await context.write(answer)
-            await upwards
-            return
+            return _result(upwards)
         except (asyncio.CancelledError, grpc.aio.AioRpcError) as error:
-            refused = upwards.done() and not upwards.cancelled() and upwards.exception()
-            if isinstance(error, asyncio.CancelledError) and not refused:
+            refused = _result(upwards)
+            if refused is None and isinstance(error, asyncio.CancelledError):
                 raise
-            problem = refused or UpstreamError("the stream's upstream failed", code="UNAVAILABLE")
-        except Exception as error:
-            problem = error
+            return refused or UpstreamError("the stream's upstream failed", code="UNAVAILABLE")
         finally:
             upwards.cancel()
             call.cancel()
-        await _abort(context, problem)
 
-    async def _upwards(self, requests: AsyncIterator[bytes], call: Any) -> None:
+    async def _upwards(self, requests: AsyncIterator[bytes], call: Any) -> Exception | None:
+        """Every message looked at, then forwarded; the first that may not pass ends the call."""
         try:
             async for data in requests:
                 request = codec.parse(protocol.ModelInferRequest, data)
@@ -124,9 +124,16 @@ class WiderHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no
                 refuse_shared_memory(request)
                 await call.write(request.SerializeToString())
             await call.done_writing()
-        except Exception:
+        except GuardError as error:
             call.cancel()
-            raise
+            return error
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return UpstreamError("the stream's upstream failed", code="UNAVAILABLE")
+        return None
+
+
+def _result(task: "asyncio.Task[Exception | None]") -> Exception | None:
+    return task.result() if task.done() and not task.cancelled() else None
 
 
 def _refuse(name: str) -> Any:
@@ -137,7 +144,7 @@ def _refuse(name: str) -> Any:
 
 
 async def _refused_stream(_requests: AsyncIterator[bytes], context: Any) -> None:
-    await _abort(context, _why_not("ModelStreamInfer"))
+    fail(context, _why_not("ModelStreamInfer"))
 
 
 def _why_not(name: str) -> NotOfferedError:
@@ -145,9 +152,3 @@ def _why_not(name: str) -> NotOfferedError:
         reason = next((why for word, why in WHY.items() if word in name), "refused")
         return NotOfferedError(f"{name}: {reason}")
     return NotOfferedError(f"{name}: not among gateway.passthrough_rpcs")
-
-
-async def _abort(context: Any, error: BaseException) -> None:
-    failed = failure(error)
-    metrics.error(failed.metric)
-    await context.abort(failed.code, failed.message, failed.trailing)

@@ -198,7 +198,7 @@ async def test_limits_of_one_model(tiny_pack: Path) -> None:
     async with Settings() as settings:
         here = await settings.start(tiny_pack, max_images=2, max_request_bytes=4000)
         code, _, message = await here.caller.refused(clean_images([0, 1, 2]))
-        assert (code, "3 images" in message) == ("INVALID_ARGUMENT", True)
+        assert (code, "3 images are too many" in message) == ("INVALID_ARGUMENT", True)
         assert "bytes" in (await here.caller.refused(clean_images([0] * 6)))[2]
         assert here.upstream.received == []
 
