@@ -10,6 +10,7 @@ SHAPE = (2, 3, 8, 8)
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
+    """Random pictures."""
     return np.random.default_rng(seed).random((count, 3, 8, 8), np.float32)
 
 

@@ -19,6 +19,7 @@ policies = st.builds(
 
 
 def one(p_value: float, **policy: object) -> tuple[Decision, bool]:
+    """The decision on one p-value, and whether the answer is substituted."""
     decisions, substituted = decide(
         np.array([p_value], np.float32), np.array([True]), Policy(**policy)
     )
