@@ -7,7 +7,7 @@ counted per request, not per image: counting may cost the request nothing that m
 
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Thread
-from typing import Literal
+from typing import Literal, NamedTuple
 from wsgiref.simple_server import WSGIServer
 
 import numpy as np
@@ -28,6 +28,29 @@ Reason = Literal[
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _P_VALUES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+
+
+class Counts(NamedTuple):
+    """What of some verdicts is counted: columns for N images, D scores."""
+
+    decisions: NDArray[np.int32]  # (N,)
+    p_values: NDArray[np.float32]  # (N,)
+    score_p_values: NDArray[np.float32]  # (N, D)
+    score_names: tuple[str, ...]
+    substituted: NDArray[np.bool_]  # (N,)
+
+
+def merged(verdicts: Sequence[Verdicts]) -> "Counts | Verdicts":
+    """Verdicts of one model on several requests as one, as far as they are counted."""
+    if len(verdicts) == 1:
+        return verdicts[0]
+    return Counts(
+        np.concatenate([each.decisions for each in verdicts]),
+        np.concatenate([each.p_values for each in verdicts]),
+        np.concatenate([each.score_p_values for each in verdicts]),
+        verdicts[0].score_names,
+        np.concatenate([each.substituted for each in verdicts]),
+    )
 
 
 class BulkHistogram:
@@ -124,8 +147,8 @@ class ModelMetrics:
         REQUESTS.labels(self.model, code).inc()
         self.seconds.observe(seconds)
 
-    def observe(self, verdicts: Verdicts, budget: float) -> None:
-        """Count the verdicts on one request's images."""
+    def observe(self, verdicts: Counts | Verdicts, budget: float) -> None:
+        """Count the verdicts on some images."""
         for decision, count in enumerate(np.bincount(verdicts.decisions, minlength=5).tolist()):
             if count:
                 self._verdicts[decision].inc(count)

@@ -16,12 +16,16 @@ VERSION = "1"
 
 def output(name: str, verdicts: Verdicts, stopped: NDArray[np.bool_]) -> NDArray[Any]:
     """One output for N images; NaN and -1 in the rows `stopped` (N,), which are not answered."""
-    if name == "probabilities":
-        return np.where(stopped[:, None], np.float32(np.nan), verdicts.probabilities)
+    if name not in OUTPUTS:
+        return codec.guard_outputs(verdicts, (name,))[name]
+    answer = verdicts.probabilities
+    blank: Any = np.float32(np.nan)
     if name == "label":
-        best = np.nan_to_num(verdicts.probabilities, nan=-1.0).argmax(axis=1)
-        return np.where(stopped, -1, best).astype(np.int64)
-    return codec.guard_outputs(verdicts, (name,))[name]
+        answer, blank = answer.argmax(axis=1), -1
+    if stopped.any():
+        answer = answer.copy()
+        answer[stopped] = blank
+    return answer
 
 
 def metadata(name: str, spec: Input, pack: Pack) -> protocol.Message:

@@ -86,6 +86,7 @@ class GuardedModel:
         self.images = 0  # examined since the start
         self.requests = 0
         self.decisions = np.zeros(len(Decision), np.int64)
+        self._uncounted: list[Verdicts] = []
         self._pixel_spec = pixel_spec(model, pipeline.input_shape)
         self._datatypes = pixel_datatypes(model.input)
         self._reader = AnswerReader(model.output, pipeline.pack)
@@ -124,8 +125,7 @@ class GuardedModel:
             late.cancel()
             _abandon(examined)
         start = time.perf_counter()
-        # Counting comes later and cannot fail the request.
-        asyncio.get_running_loop().call_soon(self._count, verdicts)
+        self._count_later(verdicts)
         served = self._encode(request, verdicts, wanted, plan, reply, spec)
         self.metrics.stage("encode", time.perf_counter() - start)
         return served
@@ -321,7 +321,7 @@ class GuardedModel:
         spec: OutputSpec | None,
     ) -> Served:
         """The answer with blocked and broken rows taken out; an error where no row is left."""
-        stopped = np.isin(verdicts.decisions, (Decision.BLOCK, Decision.ERROR))
+        stopped = (verdicts.decisions == Decision.BLOCK) | (verdicts.decisions == Decision.ERROR)
         if stopped.all():
             raise self._refusal(verdicts)
         shown = self.policy.expose != "none"
@@ -352,8 +352,16 @@ class GuardedModel:
             return AdversarialInputError("the input looks adversarial", id=case)
         return NumericError(f"{self.name}: a number on the way to the answer is not finite")
 
-    def _count(self, verdicts: Verdicts) -> None:
-        self.images += len(verdicts)
+    def _count_later(self, verdicts: Verdicts) -> None:
+        """Counting cannot fail a request, and is done once for all that share this loop's turn."""
+        self._uncounted.append(verdicts)
+        if len(self._uncounted) == 1:
+            asyncio.get_running_loop().call_soon(self._count)
+
+    def _count(self) -> None:
+        verdicts = metrics.merged(self._uncounted)
+        self._uncounted = []
+        self.images += len(verdicts.decisions)
         self.decisions += np.bincount(verdicts.decisions, minlength=len(Decision))
         self.metrics.observe(verdicts, self.policy.max_false_positive_rate)
 
