@@ -8,7 +8,6 @@ that is not finite passes under no policy. Letters: N images, K classes, D score
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,7 +18,6 @@ from guard import metrics
 from guard.config import Gateway, Model
 from guard.errors import (
     GuardError,
-    InputError,
     NumericError,
     OverloadedError,
     UnknownModelError,
@@ -28,25 +26,22 @@ from guard.errors import (
 from guard.gateway import answers, codec, ensemble, protocol
 from guard.gateway.answers import OutputSpec, UnmaskableError
 from guard.gateway.batcher import Batcher
-from guard.gateway.mapping import AnswerReader, pixel_datatypes, pixel_spec
+from guard.gateway.intake import SHOWN, Intake
+from guard.gateway.mapping import AnswerReader
 from guard.gateway.status import (
     AdversarialInputError,
     DefenseError,
     LateDefenseError,
-    NotExposedError,
     new_id,
 )
 from guard.gateway.upstream import Metadata, Question, Reply, Upstream
-from guard.images import to_pixels
 from guard.pipeline import Evidence, Pipeline
 from guard.verdict import Decision, Policy, Verdicts
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.bool_]
 
-INLINE_BYTES = 256 << 10  # larger tensors, and all encoded pictures, are decoded off the loop
 READY_SECONDS = 0.5  # how long an upstream's readiness is believed
-SHOWN = {"none": (), "decision": ("guard_decision",), "full": codec.GUARD_OUTPUTS}
 
 log = logging.getLogger(__name__)
 
@@ -82,15 +77,16 @@ class GuardedModel:
         self.name, self.model, self.policy = model.name, model, policy
         self.pipeline, self.upstream = pipeline, upstream
         self.score_names = pipeline.score_names(upstream=upstream is not None)
-        self.metrics = metrics.ModelMetrics(model.name, self.score_names)
+        both = (*self.score_names, *pipeline.score_names(upstream=False))
+        self.metrics = metrics.ModelMetrics(model.name, dict.fromkeys(both))
+        # Where the ensemble answers the upstream is one more witness, and may be missing.
+        self._does_without = model.answer == "ensemble" and policy.on_error == "allow"
         self.images = 0  # examined since the start
         self.requests = 0
         self.decisions = np.zeros(len(Decision), np.int64)
         self._uncounted: list[Verdicts] = []
-        self._pixel_spec = pixel_spec(model, pipeline.input_shape)
-        self._datatypes = pixel_datatypes(model.input)
+        self._intake = Intake(model, policy, pipeline.input_shape)
         self._reader = AnswerReader(model.output, pipeline.pack)
-        self._decoders = ThreadPoolExecutor(2, thread_name_prefix=f"decode-{model.name}")
         self._ready = (0.0, False)  # when asked, what it said
         self._batcher: Batcher[Examined] = Batcher(
             self._examine,
@@ -107,10 +103,12 @@ class GuardedModel:
     ) -> Served:
         """Answer a ModelInferRequest, which arrived as `data`, within `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        self._admit(request, data)
+        self._intake.admit(request, data)
         wanted = self._wanted(request)
         plan = await self._plan(request)
-        pixels = await self._pixels(request)
+        start = time.perf_counter()
+        pixels = await self._intake.pixels(request)
+        self.metrics.stage("decode", time.perf_counter() - start)
         examined = self._batcher.submit(pixels)
         late = asyncio.get_running_loop().call_later(self.model.evidence_timeout, _expire, examined)
         try:
@@ -119,7 +117,11 @@ class GuardedModel:
                 left = min(deadline - time.monotonic(), self.model.upstream_timeout)
                 unchanged = data if plan.forward is request else None
                 question = Question(plan.forward, unchanged, pixels, left, metadata)
-                reply, answer, spec = await self._ask(self.upstream, question)
+                try:
+                    reply, answer, spec = await self._ask(self.upstream, question)
+                except UpstreamError:
+                    if not self._does_without:
+                        raise
             verdicts = await self._verdicts(examined, answer, len(pixels))
         finally:
             late.cancel()
@@ -132,10 +134,7 @@ class GuardedModel:
 
     async def inspect(self, images: Any, upstream: Any = None) -> Verdicts:
         """Verdicts alone, on images as this model's clients send them; no upstream is asked."""
-        if len(images) > self.model.max_images:
-            raise InputError(f"images: {len(images)} are too many", tensor="images")
-        pixels = await self._in_thread(to_pixels, images, self._pixel_spec)
-        examined = await self._batcher.submit(pixels)
+        examined = await self._batcher.submit(await self._intake.convert(images))
         if examined.verdicts is not None and upstream is None:
             return examined.verdicts
         return self.pipeline.judge(examined.evidence, upstream, self.policy)
@@ -166,30 +165,11 @@ class GuardedModel:
     async def close(self) -> None:
         """Finish what is queued, then let go of threads and connections."""
         await self._batcher.close()
-        self._decoders.shutdown(wait=False)
+        self._intake.close()
         if self.upstream is not None:
             await self.upstream.close()
 
     # ── before the defence ───────────────────────────────────────────────────────────────────────
-
-    def _admit(self, request: protocol.Message, data: bytes) -> None:
-        """Refuse what is too large, malformed, or asks for more than may be seen."""
-        limit = self.model.max_request_bytes
-        if limit is not None and len(data) > limit:
-            raise InputError(f"{self.name}: {len(data)} bytes, this model takes at most {limit}")
-        codec.check_request(request)
-        tensor = self.model.input.tensor
-        for given in request.inputs:
-            if given.name == tensor and given.shape and "N" in self.model.input.layout:
-                count = max(given.shape) if given.datatype == "BYTES" else given.shape[0]
-                if count > self.model.max_images:
-                    limit = self.model.max_images
-                    message = f"{tensor}: {count} images are too many, at most {limit}"
-                    raise InputError(message, tensor=tensor)
-        shown = SHOWN[self.policy.expose]
-        for output in request.outputs:
-            if output.name in codec.GUARD_OUTPUTS and output.name not in shown:
-                raise NotExposedError(f"{self.name} does not show {output.name}")
 
     def _wanted(self, request: protocol.Message) -> tuple[str, ...]:
         """The outputs to answer where the ensemble does."""
@@ -219,26 +199,6 @@ class GuardedModel:
             question.model_name = name or self.name
             return codec.Plan(question, codec.is_raw(request))
         return codec.plan_request(request, mapped=mapped, model_name=name)
-
-    async def _pixels(self, request: protocol.Message) -> Floats:
-        """The images as the defence sees them; what takes long is done off the loop."""
-        start = time.perf_counter()
-        if self.model.input.encoded or request.ByteSize() > INLINE_BYTES:
-            decoded = await self._in_thread(self._decode, request)
-            pixels: Floats = decoded
-        else:
-            pixels = self._decode(request)
-        self.metrics.stage("decode", time.perf_counter() - start)
-        return pixels
-
-    def _decode(self, request: protocol.Message) -> Floats:
-        tensor = self.model.input.tensor
-        array = codec.read_input(request, tensor, datatypes=self._datatypes)
-        return to_pixels(array, self._pixel_spec, tensor=tensor)
-
-    async def _in_thread(self, function: Any, *arguments: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, function, *arguments)
 
     # ── the defence and the upstream ─────────────────────────────────────────────────────────────
 

@@ -12,7 +12,12 @@ import pytest
 
 from guard.config import Output
 from guard.gateway.server import running
-from guard.testing import FakeUpstream, clean_images, gateway_config, suspicious_images
+from guard.testing import (
+    FakeUpstream,
+    clean_images,
+    gateway_config,
+    suspicious_images,
+)
 from tests.gateway.setting import BLOCK, Settings, counted, until
 from tests.gateway.wire import Caller, failure_of
 
@@ -60,6 +65,21 @@ async def test_the_ensemble_never_answers_after_its_own_fault(
         here = await settings.start(tiny_pack, alone=True, on_error="allow")
         monkeypatch.setattr(here.model.pipeline, "evidence", broken)
         assert (await here.caller.refused(clean_images([0])))[1] == "DEFENSE_FAILED"
+
+
+@pytest.mark.parametrize("on_error", ["block", "allow"])
+async def test_an_ensemble_without_its_witness(tiny_pack: Path, on_error: str) -> None:
+    """answer = "ensemble": an upstream that is away stops the answer, or is done without."""
+    async with Settings() as settings:
+        fake = FakeUpstream(error=(grpc.StatusCode.UNAVAILABLE, "away"))
+        here = await settings.start(tiny_pack, fake, answer="ensemble", on_error=on_error)
+        if on_error == "block":
+            assert (await here.caller.refused(clean_images([0])))[0] == "UNAVAILABLE"
+            return
+        answer = await here.caller.infer(suspicious_images([2]), outputs=("label", "guard_scores"))
+        assert answer.outputs["label"].tolist() == [2]
+        assert answer.parameters["guard_decision"] == "FLAG"
+        assert answer.outputs["guard_scores"].shape == (1, 2)
 
 
 @pytest.mark.parametrize("on_error", ["block", "allow"])

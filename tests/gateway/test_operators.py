@@ -80,6 +80,7 @@ async def test_what_cannot_be_inspected_is_named(tiny_pack: Path) -> None:
             (lambda client: client.status("other"), "NOT_FOUND"),
             (lambda client: client.inspect("tiny", clean_images([0])[:, :2]), "INVALID_ARGUMENT"),
             (lambda client: client.inspect("tiny", clean_images([0] * 3)), "INVALID_ARGUMENT"),
+            (lambda client: client.inspect("tiny", np.array(1.0)), "INVALID_ARGUMENT"),
             (
                 lambda client: client.inspect("tiny", clean_images([0]), np.ones((1, 9))),
                 "INVALID_ARGUMENT",

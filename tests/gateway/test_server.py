@@ -13,10 +13,19 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 
+from guard import calibration
+from guard.calibration import Calibration
 from guard.config import Tls
 from guard.errors import ConfigError, PackError
 from guard.gateway.server import running
-from guard.testing import FakeUpstream, classifier_onnx, clean_images, gateway_config
+from guard.pack import Pack
+from guard.testing import (
+    FakeUpstream,
+    classifier_onnx,
+    clean_images,
+    gateway_config,
+    suspicious_images,
+)
 from tests.gateway.setting import Settings, until
 from tests.gateway.wire import Caller, equal, failure_of
 
@@ -88,6 +97,28 @@ async def test_an_embedded_onnx_file_is_an_upstream(tiny_pack: Path, tmp_path: P
         about = await caller.call("ModelMetadata", name="tiny")
         logits = about.outputs[0]
         assert (logits.name, logits.datatype, list(logits.shape)) == ("logits", "FP32", [-1, 3])
+
+
+async def test_a_calibration_made_with_the_upstream_decides(
+    tiny_pack: Path, tmp_path: Path
+) -> None:
+    """The file of `guard calibrate --upstream` replaces the pack's own, if made for this pack."""
+    names = ("stripes", "upstream", "detector")
+    wide = np.linspace(0, 1, 999, dtype=np.float32)[:, None].repeat(3, axis=1)
+    for digest, fits in ((Pack.load(tiny_pack).digest, True), ("sha256:0", False)):
+        about = {"pack": digest}
+        file = tmp_path / "calibration.npz"
+        file.write_bytes(calibration.dump({"upstream": Calibration.fit(names, wide, about=about)}))
+        async with FakeUpstream() as upstream:
+            config = gateway_config(tiny_pack, upstream=upstream.address, calibration=str(file))
+            if not fits:
+                with pytest.raises(PackError, match="calibrat"):
+                    async with running(config):
+                        pass
+                continue
+            async with running(config) as gateway, Caller(gateway.address) as caller:
+                answer = await caller.infer(suspicious_images([1]))
+                assert answer.parameters["guard_decision"] == "ALLOW"
 
 
 async def test_an_upstream_behind_tls(tiny_pack: Path, tmp_path: Path) -> None:
