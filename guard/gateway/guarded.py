@@ -8,7 +8,7 @@ that is not finite passes under no policy. Letters: N images, K classes, D score
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from guard.gateway import answers, codec, ensemble, protocol
 from guard.gateway.answers import OutputSpec, UnmaskableError
 from guard.gateway.batcher import Batcher
 from guard.gateway.intake import SHOWN, Intake
+from guard.gateway.judge import Judge, part
 from guard.gateway.mapping import AnswerReader
 from guard.gateway.status import (
     AdversarialInputError,
@@ -63,7 +64,7 @@ class Examined:
 
     def part(self, start: int, stop: int) -> "Examined":
         """The same for images start to stop."""
-        verdicts = self.verdicts and _slice(self.verdicts, start, stop)
+        verdicts = self.verdicts and part(self.verdicts, start, stop)
         return Examined(self.evidence.slice(start, stop), verdicts)
 
 
@@ -87,6 +88,7 @@ class GuardedModel:
         self._uncounted: list[Verdicts] = []
         self._intake = Intake(model, policy, pipeline.input_shape)
         self._reader = AnswerReader(model.output, pipeline.pack)
+        self._judge = Judge(self._judgement)
         self._ready = (0.0, False)  # when asked, what it said
         self._batcher: Batcher[Examined] = Batcher(
             self._examine,
@@ -206,13 +208,15 @@ class GuardedModel:
         """In the worker, for a whole batch: evidence, and verdicts where they need no upstream."""
         start = time.perf_counter()
         evidence = self.pipeline.evidence(pixels)
-        seen = time.perf_counter()
-        self.metrics.stage("evidence", seen - start)
-        if self.upstream is not None:
-            return Examined(evidence, None)
-        verdicts = self.pipeline.judge(evidence, None, self.policy)
-        self.metrics.stage("detect", time.perf_counter() - seen)
+        self.metrics.stage("evidence", time.perf_counter() - start)
+        verdicts = self._judgement(evidence, None) if self.upstream is None else None
         return Examined(evidence, verdicts)
+
+    def _judgement(self, evidence: Evidence, answer: Floats | None) -> Verdicts:
+        start = time.perf_counter()
+        verdicts = self.pipeline.judge(evidence, answer, self.policy)
+        self.metrics.stage("detect", time.perf_counter() - start)
+        return verdicts
 
     async def _ask(
         self, upstream: Upstream, question: Question
@@ -238,10 +242,9 @@ class GuardedModel:
             seen = await examined
             if seen.verdicts is not None:
                 return seen.verdicts
-            start = time.perf_counter()
-            verdicts = self.pipeline.judge(seen.evidence, answer, self.policy)
-            self.metrics.stage("detect", time.perf_counter() - start)
-            return verdicts
+            if answer is None:
+                return self._judgement(seen.evidence, None)
+            return await self._judge(seen.evidence, answer)
         except (OverloadedError, NumericError):
             raise
         except Exception as error:
@@ -324,20 +327,6 @@ class GuardedModel:
         self.images += len(verdicts.decisions)
         self.decisions += np.bincount(verdicts.decisions, minlength=len(Decision))
         self.metrics.observe(verdicts, self.policy.max_false_positive_rate)
-
-
-def _slice(verdicts: Verdicts, start: int, stop: int) -> Verdicts:
-    rows = slice(start, stop)
-    return replace(
-        verdicts,
-        decisions=verdicts.decisions[rows],
-        p_values=verdicts.p_values[rows],
-        labels=verdicts.labels[rows],
-        probabilities=verdicts.probabilities[rows],
-        scores=verdicts.scores[rows],
-        score_p_values=verdicts.score_p_values[rows],
-        substituted=verdicts.substituted[rows],
-    )
 
 
 def _expire(examined: "asyncio.Future[Examined]") -> None:
