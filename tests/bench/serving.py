@@ -1,13 +1,14 @@
 """What serving costs: the gateway beside its own graph in bare ONNX Runtime and in MLServer.
 
-python -m tests.bench.serving [--pack models/gtsrb] [--seconds 5] [--json FILE]
+python -m tests.bench.serving [--pack models/gtsrb] [--seconds 2] [--rounds 3] [--json FILE]
 
 One image per request, callers that wait for their answer, everything on this machine, in one run:
 bare       the evidence graph in ONNX Runtime, called in batches as large as there are callers
 gateway    `guard serve --pack`: the whole defence with verdicts, the pack's ensemble answers
 MLServer   the same graph (noise from a fixed bank, no verdict); also with its adaptive batching.
            Only where GUARD_PEERS, or `deploy/ci/install peers`, says it is installed.
-The share is that of the bare session's images per second at the same number of callers.
+The rounds go through all four in turn, and every number is the median of its rounds. The share is
+that of the bare session's images per second at the same number of callers.
 """
 
 import argparse
@@ -17,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,7 @@ from guard.testing import make_pack
 from tests.bench.load import write_requests
 from tests.end_to_end.peers import servers
 
+BARE = "bare ONNX Runtime"
 CALLERS = (1, 8, 32)
 IMAGES = 64
 BATCHING = {"max_batch_size": 32, "max_batch_time": 0.002}
@@ -131,7 +134,7 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit("the gateway did not start")
 
 
-def measure(folder: Path, seconds: float) -> Iterator[Row]:
+def measure(folder: Path, seconds: float, rounds: int) -> Iterator[Row]:
     """All rows, those of one number of callers together."""
     pack = Pack.load(folder)
     images = pictures(pack.input_shape)
@@ -146,12 +149,23 @@ def measure(folder: Path, seconds: float) -> Iterator[Row]:
                 addresses[what] = stack.enter_context(peer).address
         requests = request_file(work, folder.name, images)
         for callers in CALLERS:
-            bare = measure_bare(pack, images, callers, seconds)
-            yield Row("bare ONNX Runtime", callers, **bare, share=1.0)
-            for what, address in addresses.items():
-                seen = measure_server(address, requests, callers, seconds)
-                share = seen["per_second"] / bare["per_second"]
-                yield Row(what, callers, **seen, share=share)
+            seen: dict[str, list[dict[str, float]]] = {}
+            for _ in range(rounds):
+                bare = measure_bare(pack, images, callers, seconds)
+                seen.setdefault(BARE, []).append(bare)
+                for what, address in addresses.items():
+                    result = measure_server(address, requests, callers, seconds)
+                    seen.setdefault(what, []).append(result)
+            yield from rows(seen, callers)
+
+
+def rows(seen: Mapping[str, Sequence[Mapping[str, float]]], callers: int) -> Iterator[Row]:
+    """The medians over the rounds."""
+    bare = median(result["per_second"] for result in seen[BARE])
+    for what, results in seen.items():
+        names = ("per_second", "p50_ms", "p99_ms")
+        numbers = {name: median(result[name] for result in results) for name in names}
+        yield Row(what, callers, **numbers, share=numbers["per_second"] / bare)
 
 
 def main() -> None:
@@ -160,7 +174,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pack", type=Path, help="default: models/gtsrb, else a tiny one")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -169,13 +184,13 @@ def main() -> None:
             pack = make_pack(Path(folder) / "tiny", shape=(3, 32, 32))
         print(f"{pack.name}: one image per request")
         print(f"{'':20}{'callers':>8}{'images/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'share':>8}")
-        rows = []
-        for row in measure(pack, options.seconds):
+        written = []
+        for row in measure(pack, options.seconds, options.rounds):
             numbers = f"{row.per_second:10.0f}{row.p50_ms:9.2f}{row.p99_ms:9.2f}{row.share:8.2f}"
             print(f"{row.what:20}{row.callers:8}{numbers}", flush=True)
-            rows.append(asdict(row))
+            written.append(asdict(row))
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        options.json.write_text(json.dumps(written, indent=1))
 
 
 if __name__ == "__main__":
