@@ -15,6 +15,7 @@ import pytest
 import guard
 
 ROOT = Path(__file__).parents[1]
+MAX_MODELS = 45_000_000  # bytes
 MAX_LINES, MAX_FUNCTION, MAX_TRAINING_LOOP = 400, 60, 100
 TOP_LEVEL = {
     "LICENSE",
@@ -181,6 +182,11 @@ def test_the_top_level_stays_small() -> None:
     """Nothing lies at the top but what the design names; its tools' settings start with a dot."""
     entries = {path.relative_to(ROOT).parts[0] for path in tracked()}
     assert {name for name in entries if name[0] != "."} <= TOP_LEVEL
+
+
+def test_packs_stay_small() -> None:
+    """All packs together weigh less than 45 MB, so that a clone stays quick."""
+    assert sum(path.stat().st_size for path in tracked("models")) < MAX_MODELS
 
 
 def test_make_targets_are_one_line_each() -> None:
