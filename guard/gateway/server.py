@@ -175,7 +175,7 @@ def server_options(gateway: Gateway) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", gateway.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", 100),
+        ("grpc.max_concurrent_streams", max(100, gateway.max_in_flight + SPARE_CALLS)),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.so_reuseport", 0),  # a second gateway on the port is an error, not a lottery
         ("grpc.keepalive_time_ms", 60_000),

@@ -1,6 +1,7 @@
 """What happens to a request when something fails, is late, is full, or when the caller leaves."""
 
 import asyncio
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -286,3 +287,30 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back(
             ("RESOURCE_EXHAUSTED", "OVERLOADED")
         }
         assert len(outcomes) - len(refused) == 3
+
+
+async def test_a_flood_on_one_connection_cannot_run_all_at_once(tiny_pack: Path) -> None:
+    """Four hundred requests together: never more than max_in_flight are worked on."""
+    at_once: list[int] = []
+
+    async with Settings() as settings:
+        here = await settings.start(
+            tiny_pack, FakeUpstream(delay=0.05), gateway={"max_in_flight": 8}
+        )
+        whole = here.model.infer
+
+        async def noted(*arguments: Any, **options: Any) -> Any:
+            at_once.append(1)
+            try:
+                return await whole(*arguments, **options)
+            finally:
+                at_once.append(-1)
+
+        here.model.infer = noted  # type: ignore[method-assign]
+        asking = (here.caller.infer(clean_images([0])) for _ in range(400))
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        failed = {failure_of(o)[0] for o in outcomes if isinstance(o, grpc.aio.AioRpcError)}
+        # Over a hundred streams on one connection gRPC itself refuses some: UNAVAILABLE, retry.
+        assert failed <= {"RESOURCE_EXHAUSTED", "UNAVAILABLE"}
+        assert max(itertools.accumulate(at_once)) <= 8
+        assert (await here.caller.infer(clean_images([1]))).outputs["label"].tolist() == [1]
