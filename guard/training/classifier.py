@@ -35,6 +35,7 @@ class Recipe:
     channels: int = 3
     method: Literal["nfgsm", "natural"] = "nfgsm"
     eps: float = 8 / 255  # L-inf
+    spread: float = 2.0  # uniform noise before the step, in eps
     warm: float = 0.3  # share of training over which eps climbs from 0
     clean_weight: float = 0.0  # share of the loss on the unperturbed images
     epochs: int = 30
@@ -111,10 +112,15 @@ def nfgsm(
     *,
     eps: float,
     generator: torch.Generator,
+    spread: float = 2.0,
     bf16: bool = False,
 ) -> Tensor:
-    """Single-step training examples (N, C, H, W), not clipped to the eps-ball (de Jorge 2022)."""
-    start = images + (torch.rand(images.shape, generator=generator) * 4 - 2) * eps
+    """Single-step training examples (N, C, H, W), not clipped to the eps-ball (de Jorge 2022).
+
+    The start is uniform noise of `spread` times eps around the images.
+    """
+    noise = torch.rand(images.shape, generator=generator) * 2 - 1
+    start = images + noise * spread * eps
     start.requires_grad_()
     loss = F.cross_entropy(_logits(network, start, bf16), labels)
     (gradient,) = torch.autograd.grad(loss, start)
@@ -244,7 +250,13 @@ class _Run:
             return F.cross_entropy(logits, labels, label_smoothing=smoothing)
         eps = recipe.eps * min(1.0, progress / max(recipe.warm, 1e-9))
         attacked = nfgsm(
-            self.network, images, labels, eps=eps, generator=self.generator, bf16=recipe.bf16
+            self.network,
+            images,
+            labels,
+            eps=eps,
+            generator=self.generator,
+            spread=recipe.spread,
+            bf16=recipe.bf16,
         )
         logits = _logits(self.network, attacked, recipe.bf16)
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)

@@ -30,12 +30,12 @@ STEPS = ("noise_flips",)  # columns that count votes; they are compared exactly
 class Parity:
     """How far ONNX Runtime is from torch on the same inputs."""
 
-    largest: Mapping[str, float]  # largest absolute difference by column
+    largest: Mapping[str, float]  # largest difference by column, relative where |value| > 1
     decisions_equal: bool  # labels and votes
 
     @property
     def worst(self) -> float:
-        """The largest absolute difference of a continuous number."""
+        """The largest difference of a continuous number."""
         return max(value for name, value in self.largest.items() if name not in STEPS)
 
     def require(self, tolerance: float = TOLERANCE) -> "Parity":
@@ -175,8 +175,9 @@ def _put_back(model: ModelProto, found: Mapping[str, Array], name: str, value: A
 
 
 def _largest(names: Sequence[str], ours: Tensor, theirs: object) -> dict[str, float]:
-    """Largest absolute difference by column; one name for all columns is allowed."""
-    difference = np.abs(ours.numpy() - np.asarray(theirs))
+    """Largest difference by column; one name for all columns is allowed."""
+    mine = ours.numpy()
+    difference = np.abs(mine - np.asarray(theirs)) / np.maximum(np.abs(mine), 1.0)
     if len(names) == 1:
         return {names[0]: float(difference.max())}
     return dict(zip(names, difference.max(0).tolist(), strict=True))

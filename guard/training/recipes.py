@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from guard.errors import ConfigError
 from guard.training.classifier import Recipe
 
-NATURAL = Recipe(
-    "plain", 24, method="natural", epochs=10, peak_rate=0.1, grid=2, bf16=False, noise=0.03
+NATURAL = Recipe("plain", 16, method="natural", epochs=10, peak_rate=0.1, grid=4, noise=0.03)
+ROBUST = Recipe(
+    "plain", 24, grid=4, epochs=24, warm=0.1, spread=1.0, rotation=8, zoom=0.08, shift=0.08
 )
 
 
@@ -26,7 +27,7 @@ class PackRecipe:
         default=replace(NATURAL, architecture="residual", width=16, seed=12, noise=0.0)
     )
     referee: Recipe = field(
-        default=replace(NATURAL, architecture="broad", width=32, seed=13, noise=0.0)
+        default=replace(NATURAL, architecture="broad", width=24, seed=13, noise=0.0)
     )
     copies: int = 4  # noisy copies per image
     sigma: float = 0.05  # their standard deviation
@@ -41,29 +42,23 @@ class PackRecipe:
         return {**self.robust, **others}
 
 
+def _robust(epochs: int) -> dict[str, Recipe]:
+    """Three members that differ in architecture, activation, seed, eps and label smoothing."""
+    base = replace(ROBUST, epochs=epochs)
+    return {
+        "plain": replace(base, seed=1),
+        "broad": replace(
+            base, architecture="broad", activation="leaky", label_smoothing=0.1, seed=2
+        ),
+        "residual": replace(
+            base, architecture="residual", width=16, activation="leaky", eps=6 / 255, seed=3
+        ),
+    }
+
+
 RECIPES: dict[str, PackRecipe] = {
-    "gtsrb": PackRecipe(
-        robust={
-            "plain": Recipe("plain", 32, grid=2, epochs=36, seed=1),
-            "broad": Recipe(
-                "broad", 32, activation="silu", grid=2, epochs=40, seed=2, label_smoothing=0.1
-            ),
-            "residual": Recipe(
-                "residual", 16, activation="leaky", grid=2, epochs=40, seed=3, eps=6 / 255
-            ),
-        },
-    ),
-    "signs": PackRecipe(
-        robust={
-            "plain": Recipe("plain", 24, grid=2, epochs=20, seed=1),
-            "broad": Recipe(
-                "broad", 24, activation="silu", grid=2, epochs=24, seed=2, label_smoothing=0.1
-            ),
-            "residual": Recipe(
-                "residual", 16, activation="leaky", grid=2, epochs=20, seed=3, eps=6 / 255
-            ),
-        },
-    ),
+    "gtsrb": PackRecipe(robust=_robust(24)),
+    "signs": PackRecipe(robust=_robust(16)),
 }
 # For your own pictures: the shape of the gtsrb pack, which suits 28x28 to 64x64 images.
 RECIPES["default"] = RECIPES["gtsrb"]
