@@ -236,7 +236,8 @@ def pack_build(
     """Train, calibrate, export and measure a pack for your own pictures.
 
     DATA is a folder of Hugging Face image Parquet or of pictures by class, with splits `train`
-    and, if there is one, `test`; or `signs`, the procedural set.
+    and, if there is one, `test`; or `signs`, the procedural set; or torchvision:gtsrb, :cifar10 or
+    :mnist, which are downloaded.
 
     Example: guard pack build my-pictures --out packs/mine
     """
@@ -271,6 +272,19 @@ def pack_verify(folders: tuple[Path, ...]) -> None:
         found = Pipeline.load(folder, max_false_positive_rate=0.5)
         trust = "pinned" if found.pack.shipped else "hashes match, not signed"
         click.echo(f"{folder}: {found.pack.digest} {trust}, golden vectors on {found.provider}")
+
+
+@pack.command("card")
+@click.argument("folders", type=FOLDER, nargs=-1, required=True)
+def pack_card(folders: tuple[Path, ...]) -> None:
+    """One Markdown table over several packs, from the numbers in their manifests.
+
+    Example: guard pack card models/signs models/gtsrb
+    """
+    from guard.evaluation.card import overview
+    from guard.pack import Pack
+
+    click.echo(overview([Pack.load(folder).manifest for folder in folders]))
 
 
 def _config(
@@ -323,7 +337,12 @@ def _images(data: str, split: str | None, *, limit: int | None, seed: int = 0) -
     if data == "signs" and not Path(data).exists():
         seeds = {"train": 1, "test": 2}
         return signs.make(limit or 20000, seed=seeds.get(split or "", 1000 + seed))
-    images = read(data, split)
+    if data.startswith("torchvision:"):
+        from guard.training.downloads import download
+
+        images = download(data.partition(":")[2], split or "train")
+    else:
+        images = read(data, split)
     if limit is not None and limit < len(images):
         images = images.subset(np.random.default_rng(seed).permutation(len(images))[:limit])
     return images

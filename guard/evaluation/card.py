@@ -146,3 +146,43 @@ def _made(manifest: Mapping[str, Any]) -> str:
         "Static figures say nothing about an attacker who knows the defence: read the adaptive "
         "table. Pictures unlike the calibration pictures raise false alarms; calibrate on yours."
     )
+
+
+def overview(manifests: Sequence[Mapping[str, Any]]) -> str:
+    """One table over several packs: the numbers people ask for first, adaptive ones included."""
+    head = ["measured", *(f"`{m['name']}`" for m in manifests)]
+    keys = [
+        ("lead, clean", ("clean",)),
+        ("lead, PGD-20 margin 4/255", ("robustness", "PGD-20 margin 4/255")),
+        ("lead, PGD-20 margin 8/255", ("robustness", "PGD-20 margin 8/255")),
+    ]
+    rows = [[text, *(_lead(m, *path) for m in manifests)] for text, path in keys]
+    rows += [[f"ensemble, {text[6:]}", *(_of(m, "ensemble", *path) for m in manifests)]
+             for text, path in keys]  # fmt: skip
+    for attack in ("FGSM 8/255", "PGD-20 8/255", "DeepFool L2", "CW L2"):
+        rows.append([f"static {attack}: TPR at 5% / 1%", *(_tpr(m, attack) for m in manifests)])
+    rows.append(["false alarms, clean, at 5% / 1%", *(_alarms(m) for m in manifests)])
+    for posture in ("production answers", "ensemble answers"):
+        name = f"adaptive PGD 8/255, {posture}"
+        cells = (percent(m["measured"]["adaptive"][name]["undetected"]) for m in manifests)
+        rows.append([f"{name}: undetected wrong answers", *cells])
+    return table(head, rows)
+
+
+def _lead(manifest: Mapping[str, Any], *path: str) -> str:
+    return _of(manifest, manifest["evidence"]["lead"], *path)
+
+
+def _of(manifest: Mapping[str, Any], model: str, part: str, *rest: str) -> str:
+    found = manifest["measured"][part][model]
+    return percent(found[rest[0]] if rest else found)
+
+
+def _tpr(manifest: Mapping[str, Any], attack: str) -> str:
+    row = manifest["measured"]["detection"][attack]
+    return f"{percent(row.get('TPR 0.05'))} / {percent(row.get('TPR 0.01'))}"
+
+
+def _alarms(manifest: Mapping[str, Any]) -> str:
+    row = manifest["measured"]["false_alarms"]["clean"]
+    return f"{percent(row['0.05'])} / {percent(row['0.01'])}"
