@@ -73,7 +73,8 @@ def serve(config: Path | None, pack: Path | None, listen: str | None, metrics: s
     """
     from guard.gateway import server
 
-    server.serve(_config(config, pack, listen=listen, metrics=metrics))
+    settings = _config(config, pack, listen=listen, metrics=metrics)
+    server.serve(settings, announce=click.echo)
 
 
 @main.command()
