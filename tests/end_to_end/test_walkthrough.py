@@ -72,7 +72,7 @@ def test_from_a_folder_of_pictures_to_a_guarded_server(kind: str, tmp_path: Path
         write_folders(images, tmp_path / "pictures" / split)
     train = "train classifier pictures --quick --member referee --out server"
     guard(*train.split(), cwd=tmp_path)
-    guard(*"pack build pictures --out packs/mine --quick".split(), cwd=tmp_path)
+    guard(*["pack", "build", "pictures", "--out", "packs/mine", "--quick"], cwd=tmp_path)
     assert "undetected" in (tmp_path / "packs/mine/MODEL_CARD.md").read_text().lower()
     config = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
     model = ["-m", "guard.gateway.standalone", "server/referee.onnx", "--name", "production"]
@@ -81,7 +81,9 @@ def test_from_a_folder_of_pictures_to_a_guarded_server(kind: str, tmp_path: Path
         text = text.replace('metrics = "127.0.0.1:9100"', 'metrics = ""')
         uncalibrated = "\n".join(x for x in text.splitlines() if "calibration" not in x)
         (tmp_path / "guard.toml").write_text(uncalibrated)
-        said = guard(*"calibrate guard.toml --data pictures --split test".split(), cwd=tmp_path)
+        said = guard(
+            *["calibrate", "guard.toml", "--data", "pictures", "--split", "test"], cwd=tmp_path
+        )
         assert "production.npz" in said
         (tmp_path / "guard.toml").write_text(text)
         assert "calibration: 400 images" in guard("check", "guard.toml", cwd=tmp_path)

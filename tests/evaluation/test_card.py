@@ -28,7 +28,7 @@ def manifest() -> dict[str, Any]:
             "examined": 9,
             "production_clean": 0.99,
             "clean": {"plain": 0.917, "ensemble": 0.93},
-            "robustness": dict.fromkeys(("plain", "ensemble"), {"clean": 0.9, **accuracy}),
+            "robustness": {key: {"clean": 0.9, **accuracy} for key in ("plain", "ensemble")},
             "detection": dict.fromkeys(ATTACKS, tpr),
             "false_alarms": {"clean": {**alarm, "alone 0.05": 0.03, "alone 0.01": 0.01}},
             "adaptive": {
