@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from guard.config import Gateway, Input, Model
-from guard.errors import ConfigError, UpstreamError
+from guard.errors import ConfigError
 from guard.gateway import answers, protocol, tensors
 from guard.gateway.mapping import AnswerReader
 from guard.gateway.server import connect
@@ -52,7 +52,8 @@ class Asker:
         given = request.inputs.add(name=self._model.input.tensor, datatype=self._datatype)
         given.shape.extend(array.shape)
         request.raw_input_contents.append(tensors.to_raw(array, self._datatype))
-        request.outputs.add(name=self._reader.tensor)
+        if self._reader.tensor:
+            request.outputs.add(name=self._reader.tensor)
         pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         reply = await self._upstream.infer(
             Question(request, None, pixels, self._model.upstream_timeout)
@@ -66,17 +67,18 @@ class Asker:
             return
         about = await self._upstream.metadata()
         names = [given.name for given in about.inputs]
-        if self._model.input.tensor not in names:
+        if names and self._model.input.tensor not in names:
             raise ConfigError(
                 f"input.tensor: the upstream has no input {self._model.input.tensor!r}; "
-                f"it has {', '.join(names) or 'none'}",
+                f"it has {', '.join(names)}",
                 key="input.tensor",
             )
-        if not self._reader.tensor:
-            if not about.outputs:
-                raise UpstreamError("the upstream names no output: set output.tensor")
+        if not self._reader.tensor and about.outputs:
             self._reader.tensor = about.outputs[0].name
-        self._datatype = about.inputs[names.index(self._model.input.tensor)].datatype
+        # MLServer need not declare its tensors.
+        undeclared = "BYTES" if self._model.input.encoded else "FP32"
+        at = names.index(self._model.input.tensor) if names else None
+        self._datatype = undeclared if at is None else about.inputs[at].datatype
 
 
 @contextmanager

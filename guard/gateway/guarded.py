@@ -189,15 +189,17 @@ class GuardedModel:
             return None
         if not self._reader.tensor:
             about = await self.upstream.metadata()
-            if not about.outputs:
-                raise UpstreamError("the upstream names no output: set output.tensor")
-            self._reader.tensor = about.outputs[0].name
+            if about.outputs:
+                self._reader.tensor = about.outputs[0].name
+            elif any(output.name not in codec.GUARD_OUTPUTS for output in request.outputs):
+                raise UpstreamError("the upstream declares no output: set output.tensor")
         mapped, name = self._reader.tensor, self.model.upstream_model
         if self.model.answer == "ensemble":
             question = protocol.ModelInferRequest()
             question.CopyFrom(request)
             del question.outputs[:]
-            question.outputs.add(name=mapped)
+            if mapped:
+                question.outputs.add(name=mapped)
             question.model_name = name or self.name
             return codec.Plan(question, codec.is_raw(request))
         return codec.plan_request(request, mapped=mapped, model_name=name)

@@ -98,6 +98,8 @@ class AnswerReader:
         A row is NaN where any output of the upstream holds a number that is not finite: a label
         of 0 beside probabilities of NaN is no answer either.
         """
+        if not self.tensor and response.outputs:  # a server that declares none: the first it sends
+            self.tensor = response.outputs[0].name
         answer, spec = self._read(response, count)
         broken = _broken_rows(response, count, skip=spec.tensor)
         if broken.any():

@@ -22,7 +22,9 @@ from tritonclient.utils import InferenceServerException
 from guard import data
 from guard.config import Config, Output
 from guard.data import signs
+from guard.gateway.ask import asking
 from guard.gateway.server import Running
+from guard.pipeline import Pipeline
 from guard.testing import (
     classifier_onnx,
     clean_images,
@@ -52,10 +54,10 @@ def export_sentinel(pack: Path, file: Path) -> Path:
 
     member = next(
         member["name"]
-        for member in guard.Pipeline.load(pack).pack.manifest["members"]
+        for member in Pipeline.load(pack).pack.manifest["members"]
         if member["role"] == "sentinel"
     )
-    shape = guard.Pipeline.load(pack).input_shape
+    shape = Pipeline.load(pack).input_shape
     torch.onnx.export(
         guard.load_member(pack, member),
         (torch.rand(2, *shape),),
@@ -216,6 +218,21 @@ def test_a_stock_client_may_ask_for_the_verdict(tiny: Running, peer: servers.Pee
     assert answer.as_numpy("logits").tobytes() == direct.as_numpy("logits").tobytes()
     assert answer.as_numpy("guard_decision").tolist() == [0, 0]
     assert answer.as_numpy("guard_p_value").shape == (2,)
+
+
+def test_the_servers_address_is_all_the_configuration_it_needs(
+    peer: servers.Peer, packs: dict[str, Path]
+) -> None:
+    """Name, pack and address are enough: where the answer stands is found out."""
+    images = clean_images([2, 1])
+    config = gateway_config(packs["tiny"], upstream=f"grpc://{peer.address}")
+    with servers.gateway(config) as door:
+        answer = ask(door.address, "tiny", images)
+    assert_same(answer, ask(peer.address, "tiny", images))
+    assert decisions(answer) == ["ALLOW"] * 2
+    pictures = (images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    with asking(config.gateway, config.models[0], Pipeline.load(packs["tiny"])) as calibrating:
+        assert calibrating(pictures).argmax(1).tolist() == [2, 1]
 
 
 def test_health_is_the_servers(tiny: Running) -> None:
