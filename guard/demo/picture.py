@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-ZOOM, GAP, MARGIN, TEXT = 4, 16, 28, 430  # pixels; ZOOM per pixel of a sign
+ZOOM, GAP, MARGIN, TEXT = 4, 16, 28, 350  # pixels; ZOOM per pixel of a sign
 HEADER, LINE, CAPTION = 88, 25, 24
 AMPLIFIED = 10
 INK, FAINT, PAPER, RULE = "#1c1f24", "#7a818c", "#ffffff", "#e3e6ea"

@@ -47,7 +47,7 @@ def play(stage: Stage, effort: Effort, *, seed: int, say: Say) -> Log:
         truth = labels[right][strike.index]
         direct, guarded = traffic.ask_both(stage.direct, stage.gateway, strike.images, say=say)
         log.rows.append(_row(strike.name, truth, direct, guarded, attack=True))
-        at = _typical(direct.labels != truth, len(log.rows))
+        at = _chosen(direct.labels != truth, len(log.rows))
         shown.append((strike.name, images[right][strike.index[at]], strike.images[at], truth[at]))
     log.sticker = _sticker(direct, stage.fresh.classes.index(TO))  # the last strike
     log.metrics = traffic.scrape(stage.metrics_port)
@@ -94,10 +94,10 @@ def _sticker(direct: Seen, wanted: int) -> dict[str, Any]:
     return {"from": FROM, "to": TO, "read_as_wanted": float((direct.labels == wanted).mean())}
 
 
-def _typical(fooled: NDArray[np.bool_], turn: int) -> int:
-    """The picture to show: the turn-th that fooled production, so that rows show several signs."""
+def _chosen(fooled: NDArray[np.bool_], turn: int) -> int:
+    """The picture to show: one that fooled production, another sign in every row."""
     hits = np.flatnonzero(fooled)
-    return int(hits[turn % len(hits)]) if len(hits) else 0
+    return int(hits[5 * turn % len(hits)]) if len(hits) else 0
 
 
 def _example(stage: Stage, name: str, original: Bytes, sent: Bytes, truth: int) -> Example:
