@@ -96,6 +96,7 @@ class Client:
         max_message_bytes: int = 64 << 20,
     ) -> None:
         options = [
+            ("grpc.enable_http_proxy", 0),  # a gateway is called directly, whatever the shell says
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
         ]

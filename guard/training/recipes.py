@@ -34,7 +34,7 @@ class PackRecipe:
     squeezing_asks: str = "sentinel"
     noise_asks: str = "lead"
     attacks: int = 1500  # held-out images that the detector rehearses on
-    examined: int = 1000  # test images that the measurements attack
+    examined: int = 500  # test images that the measurements attack
 
     def classifiers(self) -> dict[str, Recipe]:
         """Every classifier to train, by name."""
