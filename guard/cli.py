@@ -202,7 +202,7 @@ def train() -> None:
 @train.command()
 @click.argument("data")
 @click.option("--recipe", default="default", show_default=True, help="A pack's recipe.")
-@click.option("--member", default="plain", show_default=True, help="Which of its classifiers.")
+@click.option("--member", default="wide", show_default=True, help="Which of its classifiers.")
 @click.option("--quick", is_flag=True, help="Few epochs and a small net, for trying things out.")
 @click.option("--out", type=FOLDER, required=True, help="Checkpoints and MEMBER.onnx go here.")
 @click.option("--limit", type=int, help="Pictures used at most.")

@@ -43,16 +43,15 @@ class PackRecipe:
 
 
 def _robust(epochs: int) -> dict[str, Recipe]:
-    """Three members that differ in architecture, activation, seed, eps and label smoothing."""
+    """Three members that differ in architecture or width, eps, label smoothing and seed."""
     base = replace(ROBUST, epochs=epochs)
+    slim = replace(base, architecture="residual", activation="leaky", width=16)
     return {
-        "plain": replace(base, seed=1),
+        "wide": replace(slim, width=20, eps=9 / 255, label_smoothing=0.1, seed=4),
         "broad": replace(
             base, architecture="broad", activation="leaky", label_smoothing=0.1, seed=2
         ),
-        "residual": replace(
-            base, architecture="residual", width=16, activation="leaky", eps=6 / 255, seed=3
-        ),
+        "slim": replace(slim, eps=6 / 255, seed=3),
     }
 
 
