@@ -275,6 +275,19 @@ def pack_verify(folders: tuple[Path, ...]) -> None:
         click.echo(f"{folder}: {found.pack.digest} {trust}, golden vectors on {found.provider}")
 
 
+@pack.command("pin", hidden=True)
+@click.argument("folders", type=FOLDER, nargs=-1, required=True)
+def pack_pin(folders: tuple[Path, ...]) -> None:
+    """Pin packs as the ones that ship with this source tree (for guard's own maintainers).
+
+    Example: guard pack pin models/signs models/gtsrb
+    """
+    from guard.pack import pin
+
+    for folder in folders:
+        click.echo(f"{folder}: {pin(folder)}")
+
+
 @pack.command("card")
 @click.argument("folders", type=FOLDER, nargs=-1, required=True)
 def pack_card(folders: tuple[Path, ...]) -> None:

@@ -114,6 +114,15 @@ def shipped_digests() -> dict[str, str]:
     return {str(name): str(digest) for name, digest in json.loads(text).items()}
 
 
+def pin(folder: Path) -> str:
+    """Record a pack's digest in this source tree's `shipped.json`; returns the digest."""
+    pack = Pack.load(folder, check_pin=False)
+    path = Path(str(resources.files("guard").joinpath("shipped.json")))
+    digests = {**shipped_digests(), pack.name: pack.digest}
+    path.write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n")
+    return pack.digest
+
+
 def _read(folder: Path, name: str) -> bytes:
     path = folder / name
     if folder.is_symlink() or path.is_symlink():

@@ -68,17 +68,17 @@ def adaptive(
 def _right(pipeline: Pipeline, victim: nn.Module | None, images: Tensor, labels: Tensor) -> Tensor:
     if victim is not None:
         return accuracy(victim, images, labels)
-    return torch.from_numpy(examine(pipeline, images, None)[2]) == labels
+    return torch.from_numpy(examine(pipeline, images, None).labels) == labels
 
 
 def _row(
     pipeline: Pipeline, victim: nn.Module | None, found: Tensor, labels: Tensor, budget: float
 ) -> dict[str, float]:
     answer = None if victim is None else answers(victim, found)
-    p_values, _, ensemble = examine(pipeline, found, answer)
-    given = ensemble if answer is None else answer.argmax(1)
+    seen = examine(pipeline, found, answer)
+    given = seen.labels if answer is None else answer.argmax(1)
     wrong = given != labels.numpy()
-    flagged = ~(p_values > budget)
+    flagged = ~(seen.p_values > budget)
     count = max(len(labels), 1)
     return {
         "images": len(labels),

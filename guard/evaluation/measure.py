@@ -56,7 +56,7 @@ def measure(
         },
         "robustness": robustness(models, images[some], labels[some], seed=seed, log=log),
         "detection": detection(pipeline, referee, images[some], labels[some], seed=seed, log=log),
-        "false_alarms": false_alarms(pipeline, referee, images, seed=seed),
+        "false_alarms": false_alarms(pipeline, referee, images[order], seed=seed),
         "adaptive": adaptive(pipeline, referee, images[few], labels[few], seed=seed, log=log),
     }
 

@@ -29,7 +29,7 @@ REHEARSED: Mapping[str, Attack] = {
     "PGD-20 4/255, margin": linf(4, loss="margin"),
     "PGD-20 8/255": linf(8),
     "DeepFool": lambda net, x, y, g: deepfool(net, x, y),  # noqa: ARG005
-    "CW-L2": lambda net, x, y, g: cw(net, x, y, steps=60, searches=3),  # noqa: ARG005
+    "CW-L2": lambda net, x, y, g: cw(net, x, y, steps=40, searches=3),  # noqa: ARG005
 }
 
 

@@ -33,8 +33,8 @@ class PackRecipe:
     sigma: float = 0.05  # their standard deviation
     squeezing_asks: str = "sentinel"
     noise_asks: str = "lead"
-    attacks: int = 1500  # held-out images that the detector rehearses on
-    examined: int = 500  # test images that the measurements attack
+    attacks: int = 1000  # held-out images that the detector rehearses on
+    examined: int = 400  # test images that the measurements attack
 
     def classifiers(self) -> dict[str, Recipe]:
         """Every classifier to train, by name."""
