@@ -108,7 +108,8 @@ def examine(pipeline: Pipeline, images: Tensor, upstream: Floats | None) -> Seen
         for column, values in zip(columns, (*row, evidence.probabilities.argmax(1)), strict=True):
             column.append(values)
     joined = [np.concatenate(column) for column in columns]
-    return Seen(*(values.astype(np.float32) for values in joined[:4]), joined[4].astype(np.int64))
+    first, second, third, fourth = (values.astype(np.float32) for values in joined[:4])
+    return Seen(first, second, third, fourth, joined[4].astype(np.int64))
 
 
 def detection(
