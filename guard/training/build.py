@@ -63,15 +63,16 @@ def build_pack(
     fit, held = pictures(parts.fit), pictures(parts.rehearse)
     trained = networks(recipe, fit, held, classes, work=work, log=log)
     graph = compose(recipe, trained, classes)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "manifest.json").unlink(missing_ok=True)
+    parity = _export_graph(graph, parts.fit, out)  # first, because it is what may fail
+    log(f"export: ONNX Runtime and torch agree to {parity:.1e}")
     practice = pictures(parts.rehearse, limit=recipe.attacks)
     rows = rehearse(graph, trained["rehearsal"], practice, log=log)
     detector = train_detector(graph, rows)
     log(f"detector: trained on {len(rows)} rows of evidence")
     entries = calibrate(graph, detector, trained["referee"], parts.calibrate, log=log)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "manifest.json").unlink(missing_ok=True)
-    parity = _export(graph, detector, parts.fit, out)
-    log(f"export: ONNX Runtime and torch agree to {parity:.1e}")
+    parity = max(parity, _export_detector(graph, detector, parts.fit, out))
     manifest = _manifest(parts, recipe, origin, graph, detector, trained, parity)
     (out / "MODEL_CARD.md").write_text("Being measured.\n")
     _seal(out, manifest, entries)
@@ -118,24 +119,42 @@ def _seal(out: Path, manifest: Mapping[str, Any], entries: Mapping[str, Calibrat
     return write_manifest(out, manifest)
 
 
-def _export(graph: EvidenceGraph, detector: Detector, images: ImageSet, out: Path) -> float:
-    """Write both graphs and the golden vectors; returns the largest difference between engines."""
-    shape = (images.images.shape[-1], *images.images.shape[1:3])
-    classes = len(images.classes)
+def _export_graph(graph: EvidenceGraph, images: ImageSet, out: Path) -> float:
+    """Write `evidence.onnx`; returns the largest difference between the engines."""
+    shape = _shape(images)
     export_evidence(graph, out / "evidence.onnx", shape=shape)
+    probes, noise = _probes(graph, shape)
+    return evidence_parity(graph, out / "evidence.onnx", probes, noise).require().worst
+
+
+def _export_detector(
+    graph: EvidenceGraph, detector: Detector, images: ImageSet, out: Path
+) -> float:
+    """Write `detector.onnx` and the golden vectors; returns the largest difference."""
+    shape, classes = _shape(images), len(images.classes)
     export_detector(detector, out / "detector.onnx", classes=classes)
-    generator = torch.Generator().manual_seed(0)
-    probes = (probe_images(64, shape, generator) * 255).round() / 255
-    noise = torch.randn((64, graph.copies, *shape), generator=generator)
-    seen = evidence_parity(graph, out / "evidence.onnx", probes, noise).require()
+    probes, noise = _probes(graph, shape)
     with torch.no_grad():
         evidence, probabilities = graph(probes, noise)
-    labels = torch.arange(64) % classes
+    labels = torch.arange(len(probes)) % classes
     answer = torch.nn.functional.one_hot(labels, classes).float()
     judged = detector_parity(detector, out / "detector.onnx", evidence, probabilities, answer)
     judged.require(1e-4)
     _golden(graph, detector, probes[:GOLDEN], noise[:GOLDEN], labels[:GOLDEN], out)
-    return max(seen.worst, judged.worst)
+    return judged.worst
+
+
+def _shape(images: ImageSet) -> tuple[int, int, int]:
+    """(C, H, W)."""
+    height, width, channels = images.images.shape[1:]
+    return channels, height, width
+
+
+def _probes(graph: EvidenceGraph, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Procedural images in 8 bits, and noise for them."""
+    generator = torch.Generator().manual_seed(0)
+    images = (probe_images(64, shape, generator) * 255).round() / 255
+    return images, torch.randn((64, graph.copies, *shape), generator=generator)
 
 
 @torch.no_grad()

@@ -22,7 +22,10 @@ class PackRecipe:
     """What one pack is made of."""
 
     robust: Mapping[str, Recipe]
-    sentinel: Recipe = field(default=replace(NATURAL, seed=11))
+    sentinel: Recipe = field(
+        # Smoothed, so that its logits stay small and single precision is precise enough.
+        default=replace(NATURAL, seed=11, label_smoothing=0.1)
+    )
     rehearsal: Recipe = field(
         default=replace(NATURAL, architecture="residual", width=16, seed=12, noise=0.0)
     )
