@@ -56,8 +56,8 @@ def graph() -> grimp.ImportGraph:
 
 
 def tracked(*patterns: str) -> list[Path]:
-    """The files git knows, and the new ones it does not ignore."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", *patterns]
+    """The files that are committed, or will be."""
+    command = ["git", "ls-files", "-z", *patterns]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     return [ROOT / name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
 
