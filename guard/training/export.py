@@ -43,13 +43,10 @@ class Parity:
     def require(self, tolerance: float = TOLERANCE) -> "Parity":
         """Itself; raises NumericError when the two engines do not agree.
 
-        Columns that are logarithms may differ ten times as much as the others.
+        The tolerance is for numbers in [0, 1]. L1 distances lie in [0, 2] and may differ twice as
+        much, logarithms ten times.
         """
-        limits = {
-            name: tolerance * (10 if name in LOGARITHMS else 1)
-            for name in self.largest
-            if name not in STEPS
-        }
+        limits = {name: tolerance * _span(name) for name in self.largest if name not in STEPS}
         far = [name for name, limit in limits.items() if not self.largest[name] <= limit]
         if far or not self.decisions_equal:
             column = max(far or self.largest, key=lambda name: self.largest[name])
@@ -101,6 +98,13 @@ def detector_parity(
     scores = _largest(names, alone, out["scores_alone"])
     names = [f"upstream:{n}" for n in detector.score_names(True)]
     return Parity(scores | _largest(names, both, out["scores_upstream"]), True)
+
+
+def _span(column: str) -> float:
+    """How much wider than [0, 1] a column is, for comparing engines."""
+    if column in LOGARITHMS:
+        return 10.0
+    return 2.0 if column.startswith("squeeze_") else 1.0
 
 
 def probe_images(count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
