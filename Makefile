@@ -4,5 +4,5 @@
 demo: setup ; @.venv/bin/guard demo
 test: check ; @.venv/bin/pytest
 check: setup ; @deploy/ci/check
-bench: ; @deploy/ci/install dev peers && .venv/bin/python -m tests.bench.graph_cost && .venv/bin/python -m tests.bench.serving
+bench: ; @deploy/ci/install dev peers && .venv/bin/python -W ignore -m tests.bench.graph_cost --pack models/gtsrb && .venv/bin/python -m tests.bench.serving
 setup: ; @deploy/ci/install dev
