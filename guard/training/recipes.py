@@ -70,9 +70,9 @@ def quick(recipe: PackRecipe) -> PackRecipe:
     """The same pack in a minute or two, for trying things out: small nets, few epochs."""
 
     def shorten(one: Recipe) -> Recipe:
-        epochs = 4 if one.method == "natural" else 8
+        epochs = 5 if one.method == "natural" else 6
         small = replace(one, width=12, grid=2, epochs=epochs, batch=64, peak_rate=0.1)
-        return replace(small, bf16=False, rotation=5.0, ema=0.97, label_smoothing=0.0)
+        return replace(small, bf16=False, rotation=5.0, ema=0.9, label_smoothing=0.0)
 
     return replace(
         recipe,
@@ -80,8 +80,8 @@ def quick(recipe: PackRecipe) -> PackRecipe:
         sentinel=shorten(recipe.sentinel),
         rehearsal=shorten(recipe.rehearsal),
         referee=shorten(recipe.referee),
-        attacks=300,
-        examined=200,
+        attacks=100,
+        examined=60,
     )
 
 

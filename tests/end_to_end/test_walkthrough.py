@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "guard.cli"]
 def guard(*arguments: str, cwd: Path) -> str:
     """Run one command of the document; its output."""
     done = subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -57,11 +57,11 @@ def write_folders(images: ImageSet, folder: Path) -> None:
 def your_pictures(kind: str) -> dict[str, ImageSet]:
     """MNIST from GUARD_DATA, or procedural signs."""
     if kind == "signs":
-        return {"train": signs.make(1500, seed=31), "test": signs.make(400, seed=32)}
+        return {"train": signs.make(1000, seed=31), "test": signs.make(320, seed=32)}
     if "GUARD_DATA" not in os.environ:
         pytest.skip("GUARD_DATA is not set: no MNIST")
     folder = Path(os.environ["GUARD_DATA"]) / "mnist"
-    counts = {"train": 1500, "test": 400}
+    counts = {"train": 1000, "test": 320}
     return {split: read(folder, split).subset(slice(0, n)) for split, n in counts.items()}
 
 
@@ -86,7 +86,7 @@ def test_from_a_folder_of_pictures_to_a_guarded_server(kind: str, tmp_path: Path
         )
         assert "production.npz" in said
         (tmp_path / "guard.toml").write_text(text)
-        assert "calibration: 400 images" in guard("check", "guard.toml", cwd=tmp_path)
+        assert "calibration: 320 images" in guard("check", "guard.toml", cwd=tmp_path)
         with served(*COMMAND, "serve", "guard.toml", cwd=tmp_path) as address:
             _infer(tmp_path, address, upstream)
 
