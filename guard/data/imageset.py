@@ -42,6 +42,12 @@ class ImageSet:
     def __len__(self) -> int:
         return int(self.images.shape[0])
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image, as networks and packs have it."""
+        height, width, channels = self.images.shape[1:]
+        return channels, height, width
+
     def pixels(self) -> NDArray[np.float32]:
         """float32 (N, C, H, W) in [0, 1]; a new array."""
         turned = np.ascontiguousarray(self.images.transpose(0, 3, 1, 2))

@@ -181,6 +181,9 @@ def cost(spec: Mapping[str, Any]) -> int:
     return len(spec["members"]) + sum(defense.passes(copies) for defense in defenses)
 
 
-def default_defenses(*, squeezing: str = "sentinel", noise: str = "sentinel") -> list[Defense]:
-    """The complete defence; the arguments say which member answers the views."""
-    return [Squeezing(ask=squeezing), NoiseConsistency(ask=noise), Disagreement(), Sentinel()]
+def default_defenses(
+    *, squeezing: str = "sentinel", noise: str = "sentinel", sigma: float = 0.06
+) -> list[Defense]:
+    """The complete defence: which member answers the views, and how strong the noise is."""
+    consistency = NoiseConsistency(sigma, ask=noise)
+    return [Squeezing(ask=squeezing), consistency, Disagreement(), Sentinel()]

@@ -61,7 +61,7 @@ def build_pack(
     The folder is complete only when the manifest is there: it is written last.
     """
     classes = len(parts.fit.classes)
-    recipe = fitted(recipe, channels=parts.fit.images.shape[-1])
+    recipe = fitted(recipe, channels=parts.fit.shape[0])
     fit, held = pictures(parts.fit), pictures(parts.rehearse)
     trained = networks(recipe, fit, held, classes, work=work, log=log)
     graph = compose(recipe, trained, classes)
@@ -123,7 +123,7 @@ def _seal(out: Path, manifest: Mapping[str, Any], entries: Mapping[str, Calibrat
 
 def _export_graph(graph: EvidenceGraph, images: ImageSet, out: Path) -> float:
     """Write `evidence.onnx`; returns the largest difference between the engines."""
-    shape = _shape(images)
+    shape = images.shape
     export_evidence(graph, out / "evidence.onnx", shape=shape)
     probes, noise = _probes(graph, shape)
     return evidence_parity(graph, out / "evidence.onnx", probes, noise).require(BROKEN).worst
@@ -133,7 +133,7 @@ def _export_detector(
     graph: EvidenceGraph, detector: Detector, images: ImageSet, out: Path
 ) -> float:
     """Write `detector.onnx` and the golden vectors; returns the largest difference."""
-    shape, classes = _shape(images), len(images.classes)
+    shape, classes = images.shape, len(images.classes)
     export_detector(detector, out / "detector.onnx", classes=classes)
     probes, noise = _probes(graph, shape)
     with torch.no_grad():
@@ -144,12 +144,6 @@ def _export_detector(
     judged.require(10 * BROKEN)
     _golden(graph, detector, probes[:GOLDEN], noise[:GOLDEN], labels[:GOLDEN], out)
     return judged.worst
-
-
-def _shape(images: ImageSet) -> tuple[int, int, int]:
-    """(C, H, W)."""
-    height, width, channels = images.images.shape[1:]
-    return channels, height, width
 
 
 def _probes(graph: EvidenceGraph, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -195,8 +189,7 @@ def _manifest(
     spec = {**graph.spec(), **detector.spec()}
     for member in spec["members"]:
         member["parameters"] = parameters(trained[member["name"]])
-    height, width, channels = parts.fit.images.shape[1:]
-    single = {name: flops(net, (channels, height, width)) for name, net in trained.items()}
+    single = {name: flops(net, parts.fit.shape) for name, net in trained.items()}
     spec["evidence"]["flops"] = sum(
         single[name] * (1 + _views(graph, name)) for name in graph.members
     )
@@ -205,7 +198,7 @@ def _manifest(
         "name": origin.name,
         "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "classes": list(parts.fit.classes),
-        "input": {"tensor": "images", "shape": [channels, height, width], "range": [0, 1]},
+        "input": {"tensor": "images", "shape": list(parts.fit.shape), "range": [0, 1]},
         "data": {"about": origin.data, "images": parts.counts()},
         "recipe": {**json.loads(json.dumps(asdict(recipe))), "command": origin.command},
         "parity": parity,

@@ -6,12 +6,7 @@ from pathlib import Path
 
 import torch
 
-from guard.defenses import Defense
-from guard.defenses.ensemble import Disagreement
-from guard.defenses.evidence import EvidenceGraph, Member
-from guard.defenses.noise import NoiseConsistency
-from guard.defenses.sentinel import Sentinel
-from guard.defenses.squeezing import Squeezing
+from guard.defenses.evidence import EvidenceGraph, Member, default_defenses
 from guard.networks import Network, fuse
 from guard.training.classifier import Log, Pictures, Recipe, train
 from guard.training.recipes import PackRecipe
@@ -75,10 +70,7 @@ def compose(recipe: PackRecipe, trained: dict[str, Network], classes: int) -> Ev
         )
         for name, role in roles.items()
     ]
-    defenses: list[Defense] = [
-        Squeezing(ask=recipe.squeezing_asks),
-        NoiseConsistency(sigma=recipe.sigma, ask=recipe.noise_asks),
-        Disagreement(),
-        Sentinel(),
-    ]
+    defenses = default_defenses(
+        squeezing=recipe.squeezing_asks, noise=recipe.noise_asks, sigma=recipe.sigma
+    )
     return EvidenceGraph(members, defenses, copies=recipe.copies).eval()

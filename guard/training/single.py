@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from guard.errors import ConfigError
 from guard.networks import parameters
 from guard.training.classifier import Log, accuracy
@@ -25,10 +23,8 @@ def train_one(parts: Parts, recipe: str, member: str, *, quick: bool, out: Path,
     network = classifier(
         member, chosen.classifiers()[member], fit, held, classes, work=out, log=log
     )
-    height, width, channels = parts.fit.images.shape[1:]
     path = out / f"{member}.onnx"
-    export_classifier(network, path, shape=(channels, height, width))
+    export_classifier(network, path, shape=parts.fit.shape)
     right = accuracy(network, pictures(parts.test))
     log(f"{member}: {parameters(network)} parameters, {100 * right:.1f}% of the test pictures")
-    torch.save(network.state_dict(), out / f"{member}.pt")
     return path
