@@ -1,0 +1,42 @@
+"""The classifiers that packs are made of: pixels in [0, 1] to logits.
+
+Normalisation is the first layer, so that epsilon means what papers mean. Batch normalisation is
+used in training only: `fuse` folds it into the convolutions, and the fused network is what is
+exported, served, attacked and rebuilt by `load_member`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from guard.networks.cost import flops, parameters
+from guard.networks.fusion import fuse
+from guard.networks.layers import ACTIVATIONS, ConvNorm, Normalize, Residual
+from guard.networks.network import Network
+from guard.networks.small import broad, plain, residual
+
+__all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
+    "ConvNorm",
+    "Network",
+    "Normalize",
+    "Residual",
+    "broad",
+    "build",
+    "flops",
+    "fuse",
+    "parameters",
+    "plain",
+    "residual",
+]
+
+ARCHITECTURES: dict[str, Callable[..., Network]] = {
+    "plain": plain,
+    "residual": residual,
+    "broad": broad,
+}
+
+
+def build(architecture: str, **arguments: Any) -> Network:
+    """A fresh network by its name in the manifest; raises KeyError for an unknown name."""
+    return ARCHITECTURES[architecture](**arguments)
