@@ -9,7 +9,7 @@ GuardError
 ├── UpstreamError        the production classifier did not answer usefully
 └── NumericError         a number that must be finite is not
 
-Status codes live in `guard/gateway/status.py`, exit codes in `guard/cli.py`.
+Status codes live in `guard/gateway/status.py`, exit codes in `guard/cli/plain.py`.
 """
 
 
