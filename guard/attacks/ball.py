@@ -16,6 +16,11 @@ def lengths(change: Tensor) -> Tensor:
     return size[:, None, None, None]
 
 
+def sizes(change: Tensor, *, norm: Ball) -> Tensor:
+    """(N, 1, 1, 1): the size of each image's change in `norm`."""
+    return change.abs().amax((1, 2, 3), keepdim=True) if norm == "linf" else lengths(change)
+
+
 def draw(images: Tensor, *, eps: float, norm: Ball, generator: torch.Generator | None) -> Tensor:
     """A point drawn uniformly from each image's ball, clipped to [0, 1]."""
     if norm == "linf":

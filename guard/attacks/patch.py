@@ -7,7 +7,7 @@ Athalye, Engstrom, Ilyas & Kwok, ICML 2018; stickers on road signs from Eykholt 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -74,6 +74,7 @@ def patch(
     images: Tensor,
     labels: Tensor,
     *,
+    eps: float | None = None,
     sticker: Sticker | None = None,
     shared: bool = True,
     mask: Tensor | None = None,
@@ -86,12 +87,15 @@ def patch(
 ) -> Tensor:
     """Print a sticker and stick it on, in poses it was not printed for (Brown et al. 2017).
 
-    images (N, C, H, W), labels (N,); shared: one print for all images, as a real sticker is, else
-    one each; poses: how many random poses the gradient is averaged over in each of `steps` Adam
-    steps; targets (N,): wanted classes (STOP read as a speed limit), None for any wrong one;
+    images (N, C, H, W), labels (N,); eps: share of the picture's area that the sticker covers,
+    None for the size that `sticker` says; shared: one print for all images, as a real sticker is,
+    else one each; poses: how many random poses the gradient is averaged over in each of `steps`
+    Adam steps; targets (N,): wanted classes (STOP read as a speed limit), None for any wrong one;
     mask: see Sticker.stick. Pixels outside the sticker are untouched.
     """
     sticker = sticker or Sticker()
+    if eps is not None:
+        sticker = replace(sticker, size=max(1, math.isqrt(int(eps * images[0, 0].numel()))))
     images = images.detach()
     goal = Goal(labels, targets, loss)
     print_ = design(
