@@ -10,30 +10,47 @@ from typing import Any
 
 from guard.networks.cost import flops, parameters
 from guard.networks.fusion import fuse
-from guard.networks.layers import ACTIVATIONS, ConvNorm, Normalize, Residual
+from guard.networks.layers import (
+    ACTIVATIONS,
+    NORMS,
+    ConvNorm,
+    Normalize,
+    PreActivation,
+    Residual,
+    Standardize,
+)
 from guard.networks.network import Network
+from guard.networks.preact import preact
+from guard.networks.resnet import resnet
 from guard.networks.small import broad, plain, residual
 
 __all__ = [
     "ACTIVATIONS",
     "ARCHITECTURES",
+    "NORMS",
     "ConvNorm",
     "Network",
     "Normalize",
+    "PreActivation",
     "Residual",
+    "Standardize",
     "broad",
     "build",
     "flops",
     "fuse",
     "parameters",
     "plain",
+    "preact",
     "residual",
+    "resnet",
 ]
 
 ARCHITECTURES: dict[str, Callable[..., Network]] = {
     "plain": plain,
     "residual": residual,
     "broad": broad,
+    "resnet": resnet,
+    "preact": preact,
 }
 
 
