@@ -5,7 +5,7 @@ used in training only: `fuse` folds it into the convolutions, and the fused netw
 exported, served, attacked and rebuilt by `load_member`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from guard.networks.cost import flops, parameters
@@ -23,6 +23,9 @@ from guard.networks.network import Network
 from guard.networks.preact import preact
 from guard.networks.resnet import resnet
 from guard.networks.small import broad, plain, residual
+from guard.networks.vision import vision
+from guard.networks.vit import vit
+from guard.networks.wide import wide
 
 __all__ = [
     "ACTIVATIONS",
@@ -34,6 +37,7 @@ __all__ = [
     "PreActivation",
     "Residual",
     "Standardize",
+    "blueprint",
     "broad",
     "build",
     "flops",
@@ -43,6 +47,9 @@ __all__ = [
     "preact",
     "residual",
     "resnet",
+    "vision",
+    "vit",
+    "wide",
 ]
 
 ARCHITECTURES: dict[str, Callable[..., Network]] = {
@@ -51,9 +58,20 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {
     "broad": broad,
     "resnet": resnet,
     "preact": preact,
+    "wide": wide,
+    "vit": vit,
+    "torchvision": vision,
 }
+
+# Arguments that say where training starts; `load_member` must not need the file again.
+_START = frozenset({"weights"})
 
 
 def build(architecture: str, **arguments: Any) -> Network:
     """A fresh network by its name in the manifest; raises KeyError for an unknown name."""
     return ARCHITECTURES[architecture](**arguments)
+
+
+def blueprint(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that decide a network's shape, without those that fill it with weights."""
+    return {name: value for name, value in arguments.items() if name not in _START}

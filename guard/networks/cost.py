@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -21,9 +22,10 @@ def flops(network: nn.Module, shape: tuple[int, int, int]) -> int:
     training = {module for module in network.modules() if module.training}
     network.eval()
     try:
-        with FlopCounterMode(display=False) as counter:
+        # The counter knows the products of plain attention only.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             network(image)
     finally:
         for module in training:
             module.training = True
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""What classifiers are built from: activations, norms, first layers, a convolution with its norm."""
+"""What classifiers are built from: activations, norms, first layers, blocks."""
 
 from collections.abc import Callable, Sequence
 

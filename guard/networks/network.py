@@ -19,6 +19,9 @@ class Frame(TypedDict, total=False):
     grid: int  # cells, each way, that the features are averaged over
 
 
+STANDARD: Frame = {"normalize": "standard"}
+
+
 def first_layer(
     normalize: str, mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.25
 ) -> nn.Module:

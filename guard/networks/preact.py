@@ -1,12 +1,12 @@
-"""Networks of pre-activation blocks: PreActResNet (He et al. 2016b), WideResNet."""
+"""PreActResNet for small pictures (He et al. 2016b): norm and activation before convolution."""
 
-import math
+from collections.abc import Sequence
 from typing import Unpack
 
 from torch import nn
 
 from guard.networks.layers import ACTIVATIONS, NORMS, PreActivation
-from guard.networks.network import Frame, Network
+from guard.networks.network import STANDARD, Frame, Network
 from guard.networks.resnet import blocks, stages
 
 
@@ -20,29 +20,27 @@ def preact(
     norm: str = "batch",
     **frame: Unpack[Frame],
 ) -> Network:
-    """PreActResNet-18 (width 64) and its relatives; depths and widths as for `resnet`."""
+    """PreActResNet-18 (11.2 M parameters) and its relatives; depths and widths as in `resnet`."""
     counts = stages(depth)
     w = width or (64 if len(counts) == 4 else 16)
     widths = [w * 2**stage for stage in range(len(counts))]
-    return _network(channels, w, widths, counts, classes, activation, norm, frame)
+    layers = pre_activated(channels, w, widths, counts, activation=activation, norm=norm)
+    return Network(layers, widths[-1], classes, **(STANDARD | frame))
 
 
-def _network(
+def pre_activated(
     channels: int,
     stem: int,
-    widths: list[int],
-    counts: tuple[int, ...],
-    classes: int,
+    widths: Sequence[int],
+    counts: Sequence[int],
+    *,
     activation: str,
     norm: str,
-    frame: Frame,
-) -> Network:
-    layers = [
+) -> nn.Sequential:
+    """A stem, stages of pre-activation blocks, and the norm and activation that they end with."""
+    return nn.Sequential(
         nn.Conv2d(channels, stem, 3, 1, 1, bias=False),
         *blocks(PreActivation, stem, widths, counts, activation=activation, norm=norm),
         NORMS[norm](widths[-1]),
         ACTIVATIONS[activation](),
-    ]
-    return Network(
-        nn.Sequential(*layers), widths[-1], classes, **{"normalize": "standard", **frame}
     )

@@ -1,11 +1,12 @@
 """ResNet for small pictures (He et al. 2016): a 3x3 stem and no pooling before the head."""
 
+from collections.abc import Sequence
 from typing import Unpack
 
 from torch import nn
 
 from guard.networks.layers import ConvNorm, PreActivation, Residual
-from guard.networks.network import Frame, Network
+from guard.networks.network import STANDARD, Frame, Network
 
 FOUR_STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -25,8 +26,8 @@ def stages(depth: int) -> tuple[int, ...]:
 def blocks(
     kind: type[Residual | PreActivation],
     inputs: int,
-    widths: list[int],
-    counts: tuple[int, ...],
+    widths: Sequence[int],
+    counts: Sequence[int],
     *,
     activation: str,
     norm: str,
@@ -51,15 +52,14 @@ def resnet(
     norm: str = "batch",
     **frame: Unpack[Frame],
 ) -> Network:
-    """ResNet-18 (0.2 GMAC of width 64, 11.2 M parameters), ResNet-20, -32 (width 16), and so on.
+    """ResNet-18 (11.2 M parameters), ResNet-20 (0.27 M), ResNet-32 (0.47 M), and so on.
 
-    `width` is the first stage's; each stage doubles it.
+    `width` is the first stage's, 64 for four stages and 16 for three unless given; each stage
+    doubles it.
     """
     counts = stages(depth)
     w = width or (64 if len(counts) == 4 else 16)
     widths = [w * 2**stage for stage in range(len(counts))]
     stem = ConvNorm(channels, w, activation=activation, norm=norm)
     body = blocks(Residual, w, widths, counts, activation=activation, norm=norm)
-    return Network(
-        nn.Sequential(stem, *body), widths[-1], classes, **{"normalize": "standard", **frame}
-    )
+    return Network(nn.Sequential(stem, *body), widths[-1], classes, **(STANDARD | frame))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from guard.networks import ARCHITECTURES, Normalize, build, flops, fuse, parameters
+from guard.networks import Normalize, build, flops, fuse, parameters
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", ["plain", "residual", "broad"])
 @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28)])
 def test_fusing_changes_nothing(name: str, channels: int, size: int) -> None:
     """Folding normalisation into the convolutions keeps the logits, for colour and grey images."""
