@@ -49,6 +49,17 @@ def project(moved: Tensor, images: Tensor, *, eps: float, norm: Ball) -> Tensor:
     return (images + change).clamp(0, 1)
 
 
+def ascend(
+    moved: Tensor, gradient: Tensor, images: Tensor, *, step: float, eps: float, norm: Ball
+) -> Tensor:
+    """project(moved + step * steepest(gradient), ...) in the memory of `moved` and `gradient`."""
+    if norm == "l2":
+        moved.add_(steepest(gradient, norm=norm), alpha=step)
+        return project(moved, images, eps=eps, norm=norm)
+    change = moved.add_(gradient.sign_(), alpha=step).sub_(images).clamp_(-eps, eps)
+    return change.add_(images).clamp_(0, 1)
+
+
 def _uniform(
     shape: torch.Size | tuple[int, ...], like: Tensor, generator: torch.Generator | None
 ) -> Tensor:

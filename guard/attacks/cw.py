@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from guard.attacks.ball import lengths
+from guard.attacks.craft import crafts
 from guard.attacks.goal import Classifier, Goal
 
 NORM = "l2"
 _EDGE = 0.999999  # keeps atanh finite at black and white
 
 
+@crafts
 def cw(
     model: Classifier,
     images: Tensor,
@@ -37,7 +39,7 @@ def cw(
     nothing); confidence: by how much the wrong logit must lead; targets (N,): wanted classes,
     None for any wrong one. Images that never fool the model come back unchanged. Deterministic.
     """
-    images, goal = images.detach(), Goal(labels, targets, "margin")
+    goal = Goal(labels, targets, "margin")
     shape = (len(images), 1, 1, 1)
     low, high = images.new_zeros(shape), images.new_full(shape, torch.inf)
     weight = images.new_full(shape, initial_weight)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from guard.attacks.ball import lengths
+from guard.attacks.craft import crafts
 from guard.attacks.goal import Classifier
 
 NORM = "l2"
 
 
+@crafts
 def deepfool(
     model: Classifier,
     images: Tensor,
@@ -31,7 +33,6 @@ def deepfool(
     change; candidates: how many of the likeliest classes are tried. An image stops as soon as it
     fools the model; one that is misclassified already comes back unchanged. Deterministic.
     """
-    images = images.detach()
     out, total = images.clone(), torch.zeros_like(images)
     active = torch.arange(len(images), device=images.device)
     rivals = _rivals(model, images, labels, candidates)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from guard.attacks.craft import crafts
 from guard.attacks.goal import Classifier, Goal, Loss, slope
 
 NORM = "linf"
 
 
+@crafts
 def fgsm(
     model: Classifier,
     images: Tensor,
@@ -29,4 +31,4 @@ def fgsm(
     any wrong one. Deterministic.
     """
     _, gradient = slope(model, images, Goal(labels, targets, loss))
-    return (images.detach() + eps * gradient.sign()).clamp(0, 1)
+    return (images + eps * gradient.sign()).clamp(0, 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 Classifier = Callable[[Tensor], Tensor]
-Loss = Literal["ce", "margin"]
+Loss = Literal["ce", "margin", "dlr"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Goal:
     """Away from `labels` (N,), or towards `targets` (N,) when they are given.
 
     loss: "ce" is the cross-entropy; "margin" the gap between the best wrong logit and the right
-    one (Carlini & Wagner 2017), which does not saturate where the classifier is very sure.
+    one (Carlini & Wagner 2017), which does not saturate where the classifier is very sure; "dlr"
+    the same gap as a share of the spread of the largest logits (Croce & Hein 2020).
     """
 
     labels: Tensor
@@ -30,6 +31,8 @@ class Goal:
         """(N,): the number an attack raises; with "margin" it is positive once fooled."""
         if self.loss == "margin":
             return self.margin(logits)
+        if self.loss == "dlr":
+            return self.ratio(logits)
         if self.targets is None:
             return cross_entropy(logits, self.labels, reduction="none")
         return -cross_entropy(logits, self.targets, reduction="none")
@@ -41,6 +44,19 @@ class Goal:
         others = logits.scatter(1, at, -torch.inf).amax(1)
         gap = others - logits.gather(1, at).squeeze(1)
         return gap if self.targets is None else -gap
+
+    def ratio(self, logits: Tensor) -> Tensor:
+        """(N,): the difference of logits ratio (Croce & Hein 2020), plain or targeted.
+
+        With two classes there is no third logit to divide by: the margin alone.
+        """
+        top = logits.topk(min(4, logits.shape[1]), dim=1).values
+        if self.targets is None:
+            spread = top[:, 0] - top[:, 2] if top.shape[1] > 2 else torch.ones_like(top[:, 0])
+            return self.margin(logits) / (spread + 1e-12)
+        pair = logits.gather(1, torch.stack([self.targets, self.labels], 1))
+        spread = top[:, 0] - top[:, 2:].mean(1) if top.shape[1] > 2 else torch.ones_like(top[:, 0])
+        return (pair[:, 0] - pair[:, 1]) / (spread + 1e-12)
 
     def reached(self, logits: Tensor) -> Tensor:
         """(N,) bool: the classifier is fooled."""
@@ -54,9 +70,18 @@ class Goal:
 
 
 def slope(model: Classifier, images: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
-    """The logits (N, K) at `images` and the gradient (N, C, H, W) of what the goal raises."""
+    """The logits (N, K) at `images` and the gradient (N, C, H, W) of what the goal raises.
+
+    Logits of half precision (autocast) are compared in single; a gradient that is not a number
+    counts as zero, so that one such pixel does not spoil its image.
+    """
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
-        logits = model(images)
+        logits = full(model(images))
         (gradient,) = torch.autograd.grad(goal.rise(logits).sum(), images)
-    return logits.detach(), gradient
+    return logits.detach(), gradient.nan_to_num(0.0)
+
+
+def full(logits: Tensor) -> Tensor:
+    """At least single precision: losses of half-precision logits are too coarse to climb."""
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()

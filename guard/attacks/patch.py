@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from guard.attacks.craft import crafts
 from guard.attacks.goal import Classifier, Goal, Loss
 
 NORM = "patch"
@@ -69,6 +70,7 @@ class Sticker:
         return torch.stack([torch.stack(rows, 1), torch.stack(more, 1)], 1)
 
 
+@crafts
 def patch(
     model: Classifier,
     images: Tensor,
@@ -96,7 +98,6 @@ def patch(
     sticker = sticker or Sticker()
     if eps is not None:
         sticker = replace(sticker, size=max(1, math.isqrt(int(eps * images[0, 0].numel()))))
-    images = images.detach()
     goal = Goal(labels, targets, loss)
     print_ = design(
         model, images, goal, sticker,
