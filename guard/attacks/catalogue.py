@@ -14,14 +14,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from guard.attacks import cw, deepfool, fgsm, patch, pgd
+from guard.attacks import cw, deepfool, fgsm, hopskipjump, patch, pgd, simba
 from guard.attacks.ball import sizes
 from guard.errors import InputError
 from guard.threat import Norm, ThreatModel
 
 Sight = Literal["gradients", "logits", "labels"]
 _PLAIN = (str, int, float, bool, type(None))
-GIVEN = frozenset({"eps", "norm", "targets", "generator"})  # not options: set by other arguments
+GIVEN = frozenset(
+    {"eps", "norm", "targets", "generator", "starts", "tally"}
+)  # not options: set by other arguments
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ ENTRIES = (
     Entry("cw-linf", pgd.pgd, "PGD on Carlini & Wagner's margin", fixed={"loss": "margin"}),
     Entry("deepfool", deepfool.deepfool, "across the nearest linearised boundary", ("l2",)),
     Entry("cw", cw.cw, "smallest L2 change by optimisation", ("l2",)),
+    Entry(
+        "hopskipjump",
+        hopskipjump.hopskipjump,
+        "along the boundary by labels alone",
+        ("l2", "linf"),
+        "labels",
+    ),
+    Entry("simba", simba.simba, "random directions, kept by score", ("l2", "linf"), "logits"),
     Entry("patch", patch.patch, "a printed sticker, in any pose", ("patch",)),
 )
 CATALOGUE: Mapping[str, Entry] = {entry.name: entry for entry in ENTRIES}
