@@ -21,9 +21,8 @@ from guard.threat import Norm, ThreatModel
 
 Sight = Literal["gradients", "logits", "labels"]
 _PLAIN = (str, int, float, bool, type(None))
-GIVEN = frozenset(
-    {"eps", "norm", "targets", "generator", "starts", "tally"}
-)  # not options: set by other arguments
+# Not options: set by other arguments.
+GIVEN = frozenset({"eps", "norm", "targets", "generator", "starts", "tally"})
 
 
 @dataclass(frozen=True)
