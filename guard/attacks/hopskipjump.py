@@ -15,6 +15,7 @@ from torch import Tensor
 
 from guard.attacks.ball import Ball, sizes, steepest
 from guard.attacks.blackbox import BATCH, Model, Oracle, Tally
+from guard.attacks.craft import crafts
 from guard.attacks.goal import Goal
 
 NORM = "l2"
@@ -22,6 +23,7 @@ STARTS = 100  # random pictures tried as a first point
 HALVINGS = 12  # of a jump that lands on the wrong side
 
 
+@crafts
 def hopskipjump(
     model: Model,
     images: Tensor,
@@ -49,7 +51,6 @@ def hopskipjump(
     None for any wrong one; tally: counts each image's queries. Images for which no first fooling
     point was found come back unchanged.
     """
-    images = images.detach()
     oracle = Oracle(model, Goal(labels, targets), limit=queries, levels=levels)
     walk = _Walk(oracle, images, norm, gamma, levels, generator)
     found, rows = walk.begin(starts)

@@ -14,18 +14,17 @@ with batch=1.
 
 from __future__ import annotations
 
-import io
 import time
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from guard.attacks.blackbox import NO_ANSWER, labels_of
 from guard.client import Answer, CallError, Client
+from guard.data.write import png
 from guard.errors import InputError, UpstreamError
 from guard.verdict import Decision
 
@@ -172,7 +171,7 @@ class Live:
         if last and not (len(shape) == 4 and shape[1] == pixels.shape[1]):
             pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
         if datatype == "BYTES":
-            return np.array([_png(picture) for picture in pixels], dtype=object)
+            return np.array([png(picture) for picture in pixels], dtype=object)
         if datatype == "UINT8":
             return pixels
         return (pixels / 255 * self._scale).astype(FLOATS[datatype])
@@ -200,10 +199,3 @@ def _kind(output: Any) -> Kind | None:
     if "logit" in output.name.lower():
         return "logits"
     return "probabilities" if "prob" in output.name.lower() else None
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    """(H, W, C) as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(file, "PNG")
-    return file.getvalue()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from guard.attacks.ball import Ball, project
 from guard.attacks.blackbox import Model, Oracle, Tally
+from guard.attacks.craft import crafts
 from guard.attacks.goal import Goal, Loss
 
 NORM = "l2"
@@ -23,6 +24,7 @@ NORM = "l2"
 Basis = Literal["pixel", "dct"]
 
 
+@crafts
 def simba(
     model: Model,
     images: Tensor,
@@ -50,7 +52,6 @@ def simba(
     classes, None for any wrong one; tally: counts each image's queries. An image stops as soon as
     it fools the model.
     """
-    images = images.detach()
     oracle = Oracle(model, Goal(labels, targets, loss), limit=queries, levels=levels)
     every = torch.arange(len(images), device=images.device)
     rise, fooled = oracle.rise(images, every)
