@@ -27,8 +27,23 @@ def read_images(data: str, split: str | None, *, limit: int | None, seed: int = 
     return images
 
 
-def read_parts(data: str, limit: int | None) -> Any:
-    """The parts a pack or a classifier is made from, whatever splits the set has."""
+def read_parts(
+    data: str, limit: int | None, *, held: str | None = None, extra: str | None = None
+) -> Any:
+    """The parts a pack or a classifier is made from, whatever splits the set has.
+
+    held: pictures to judge by instead of a part of `data`; extra: more to train on.
+    """
+    from guard.training.parts import divide_held, enlarged
+
+    if held:
+        parts = divide_held(read_images(data, "train", limit=limit), read_images(held, None, limit=limit))
+    else:
+        parts = _divided(data, limit)
+    return enlarged(parts, read_images(extra, "train", limit=None)) if extra else parts
+
+
+def _divided(data: str, limit: int | None) -> Any:
     from guard.training.parts import divide
 
     if data == "signs" and not Path(data).exists():

@@ -1,6 +1,7 @@
 """`guard train`: train classifiers."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,19 +16,37 @@ def train() -> None:
 
 @train.command()
 @click.argument("data")
-@click.option("--recipe", default="default", show_default=True, help="A pack's recipe.")
-@click.option("--member", default="wide", show_default=True, help="Which of its classifiers.")
+@click.option("--recipe", default="default", show_default=True, help="A pack's, or one's own.")
+@click.option("--member", default="wide", show_default=True, help="Which classifier of a pack.")
+@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change the recipe.")
+@click.option("--passes", type=float, help="Epochs for so many passes per picture, instead.")
 @click.option("--quick", is_flag=True, help="Few epochs and a small net, for trying things out.")
-@click.option("--out", type=FOLDER, required=True, help="Checkpoints and MEMBER.onnx go here.")
+@click.option("--out", type=FOLDER, required=True, help="Checkpoints and NAME.onnx go here.")
 @click.option("--limit", type=int, help="Pictures used at most.")
-def classifier(
-    data: str, recipe: str, member: str, quick: bool, out: Path, limit: int | None
-) -> None:
+@click.option("--held", help="Judge by these pictures; their twins in DATA are left out.")
+@click.option("--extra", help="More pictures to train on, real or generated.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile, for long runs on a GPU.")
+def classifier(data: str, out: Path, device: str, compiled: bool, **options: Any) -> None:
     """Train one classifier; resumes where it was stopped, ends with an ONNX file.
 
-    Example: guard train classifier signs --member sentinel --out work/production
-    """
-    from guard.training.single import train_one
+    Recipes are those of the packs (gtsrb, signs, cifar10) and, one by one, standard, nfgsm, pgd,
+    trades, trades-awp, mart and adaptive with its ablations. `torchrun --nproc-per-node 2 -m guard`
+    in the place of `guard` trains on two GPUs.
 
-    path = train_one(read_parts(data, limit), recipe, member, quick=quick, out=out, log=note)
-    click.echo(str(path))
+    Example: guard train classifier signs --member sentinel --out work/production
+
+    Example: guard train classifier torchvision:cifar10 --recipe trades-awp --set eps=8/255
+    --set architecture=resnet --set options.depth=18 --set width=64 --out work/resnet18
+    """
+    from guard.training.classifier import Machine
+    from guard.training.parallel import local_device, team
+    from guard.training.single import Order, train_one
+
+    limit, held, extra = (options.pop(name) for name in ("limit", "held", "extra"))
+    parts = read_parts(data, limit, held=held, extra=extra)
+    with team(local_device(device)) as mine:
+        machine = Machine(device=local_device(device), team=mine, compiled=compiled)
+        path = train_one(parts, Order(**options), out=out, machine=machine, log=note)
+        if mine.leads:
+            click.echo(str(path))

@@ -11,20 +11,22 @@ from torch import nn
 
 from guard.data import ImageSet
 from guard.networks import fuse
-from guard.training.classifier import Recipe, train
+from guard.training.augment import Augment
+from guard.training.classifier import train
 from guard.training.export import export_classifier
 from guard.training.parts import pictures
+from guard.training.recipe import Recipe
 
 HELD_OUT = 100  # pictures that the training log reports on
 RECIPE = Recipe(
     "broad",
     16,
     activation="leaky",
-    method="natural",
+    attacks={},
     batch=64,
     peak_rate=0.1,
     ema=0.95,
-    rotation=5.0,
+    augment=Augment(rotation=5.0, zoom=0.1, shift=0.1, light=0.3),
     bf16=False,
     seed=7919,
 )

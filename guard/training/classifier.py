@@ -1,130 +1,45 @@
-"""Trains one classifier: adversarially in a single step (N-FGSM), or naturally.
+"""Trains one classifier, naturally or against attacks; every choice is a field of the recipe.
 
-Measured (GTSRB, 2 cores, see models/gtsrb/MODEL_CARD.md): the lead's recipe below.
-N-FGSM (de Jorge et al. 2022): start from uniform noise of twice eps, take one signed-gradient step
-of length eps, do not clip back into the eps-ball. Single-step training can collapse; a PGD-10
-canary on held-out images watches every epoch and the last good weights are restored.
+Measured (2 CPU cores): models/README.md has a row per recipe with its command, hardware and time.
+Single-step training can collapse within an epoch (Wong et al. 2020): a PGD-10 canary on held-out
+pictures watches every epoch and the last good weights come back.
 """
 
-import copy
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
-from guard.errors import InputError
-from guard.networks import Network, build
+from guard.attacks.ball import Ball
+from guard.attacks.pgd import pgd
+from guard.errors import InputError, NumericError, OverloadedError
+from guard.networks import Network
+from guard.training import checkpoint
+from guard.training.dice import Dice
+from guard.training.journal import Journal
+from guard.training.lesson import Lesson
+from guard.training.parallel import Team
+from guard.training.pictures import Pictures
+from guard.training.recipe import Recipe
+from guard.training.weights import Average
 
 Log = Callable[[str], None]
+COLLAPSE = 0.10  # robust accuracy lost from one epoch to a later one
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the outcome, apart from the pictures. Pixels are in [0, 1]."""
+class Machine:
+    """Where and how a run computes; none of it changes what is learned, but for rounding."""
 
-    architecture: str
-    width: int
-    activation: str = "relu"
-    grid: int = 1
-    channels: int = 3
-    method: Literal["nfgsm", "natural"] = "nfgsm"
-    eps: float = 8 / 255  # L-inf
-    spread: float = 2.0  # uniform noise before the step, in eps
-    warm: float = 0.3  # share of training over which eps climbs from 0
-    clean_weight: float = 0.0  # share of the loss on the unperturbed images
-    epochs: int = 30
-    batch: int = 128
-    peak_rate: float = 0.2
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    ema: float = 0.995
-    rotation: float = 10.0  # degrees, each way
-    zoom: float = 0.1
-    shift: float = 0.1  # of the width
-    light: float = 0.3  # brightness and contrast, each way
-    noise: float = 0.0  # largest standard deviation of Gaussian noise added
-    bf16: bool = True
-    seed: int = 0
-
-    def network(self, classes: int) -> Network:
-        """A fresh network of this recipe's shape, initialised from its seed."""
-        torch.manual_seed(self.seed)
-        return build(self.architecture, **self.arguments(classes))
-
-    def arguments(self, classes: int) -> dict[str, Any]:
-        """What `guard.networks.build` needs besides the architecture's name."""
-        return {
-            "classes": classes,
-            "channels": self.channels,
-            "width": self.width,
-            "activation": self.activation,
-            "grid": self.grid,
-        }
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Images (N, C, H, W) uint8 and labels (N,) int64 as tensors."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def pixels(self, index: Tensor) -> Tensor:
-        """float32 in [0, 1] of the chosen rows."""
-        return self.images[index].float().div_(255.0)
-
-
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Small rotations, zooms, shifts and changes of light, drawn per image; (N, C, H, W)."""
-    count = len(images)
-
-    def draw(span: float) -> Tensor:
-        return (torch.rand(count, generator=generator) * 2 - 1) * span
-
-    angle, scale = draw(math.radians(recipe.rotation)), 1 + draw(recipe.zoom)
-    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-    across, down = draw(2 * recipe.shift), draw(2 * recipe.shift)
-    rows = (cosine, -sine, across, sine, cosine, down)
-    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(images.shape), False)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    bright, contrast = draw(recipe.light), 1 + draw(recipe.light)
-    centre = moved.mean((1, 2, 3), keepdim=True)
-    lit = (moved - centre) * contrast.view(-1, 1, 1, 1) + centre * (1 + bright).view(-1, 1, 1, 1)
-    if recipe.noise:
-        level = torch.rand(count, 1, 1, 1, generator=generator) * recipe.noise
-        lit = lit + level * torch.randn(lit.shape, generator=generator)
-    return lit.clamp(0, 1)
-
-
-def nfgsm(
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    eps: float,
-    generator: torch.Generator,
-    spread: float = 2.0,
-    bf16: bool = False,
-) -> Tensor:
-    """Single-step training examples (N, C, H, W), not clipped to the eps-ball (de Jorge 2022).
-
-    The start is uniform noise of `spread` times eps around the images.
-    """
-    noise = torch.rand(images.shape, generator=generator) * 2 - 1
-    start = images + noise * spread * eps
-    start.requires_grad_()
-    loss = F.cross_entropy(_logits(network, start, bf16), labels)
-    (gradient,) = torch.autograd.grad(loss, start)
-    return (start.detach() + eps * gradient.sign()).clamp(0, 1)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    team: Team = field(default_factory=Team)
+    compiled: bool = False
+    save_every: float = 60.0  # seconds between checkpoints within an epoch
+    tick: Callable[[float], None] = lambda _progress: None
 
 
 def train(
@@ -134,184 +49,255 @@ def train(
     classes: int,
     *,
     folder: Path | None = None,
+    machine: Machine | None = None,
     log: Log = lambda _line: None,
 ) -> Network:
     """Train by the recipe and return the averaged network, in eval mode and not yet fused.
 
-    With `folder`, a checkpoint is written after every epoch and training resumes from it; a
-    checkpoint of another recipe is refused with InputError.
+    With `folder`, checkpoints are written on the way and training resumes from the last one, at
+    any step. Raises InputError for labels outside the classes, another recipe's checkpoint or a
+    damaged one; NumericError when the loss is no longer a number; OverloadedError when memory
+    ends. The last checkpoint survives each of them.
     """
-    run = _Run(recipe, pictures, classes)
-    first = run.resume(folder / "checkpoint.pt") if folder else 0
-    best = -1.0
-    for epoch in range(first, recipe.epochs):
-        started = time.monotonic()
-        loss = run.epoch(epoch)
-        clean, robust = canary(run.average, holdout, eps=recipe.eps)
-        collapsed = recipe.method == "nfgsm" and robust < best - 0.10
-        if collapsed:
-            run.restore()
-            log(f"epoch {epoch + 1}: collapse (PGD-10 {robust:.3f}), last good weights restored")
-        else:
-            best = max(best, robust)
-            run.keep()
-        if folder:
-            run.save(folder / "checkpoint.pt", epoch + 1)
-        log(
-            f"epoch {epoch + 1}/{recipe.epochs}: loss {loss:.3f}, held-out clean {clean:.3f}, "
-            f"PGD-10 {robust:.3f}, {time.monotonic() - started:.0f} s"
+    _fit_to_each_other(pictures, classes)
+    run = Run(recipe, pictures, classes, machine or Machine(), folder)
+    say = log if run.team.leads else lambda _line: None
+    if run.resume():
+        say(f"resumed at epoch {run.epochs_done + 1}, step {run.step}")
+    held = holdout.to(run.machine.device)
+    while run.epochs_done < recipe.epochs and not run.settled():
+        started, first = time.monotonic(), run.step
+        try:
+            losses = run.epoch()
+            clean, robust = canary(run.network_kept, held, eps=recipe.eps, norm=recipe.norm)
+        except NumericError as error:
+            raise NumericError(f"epoch {run.epochs_done + 1}, step {run.step + 1}: {error}") from None
+        except (RuntimeError, MemoryError) as error:
+            raise _explained(error, recipe, folder) from error
+        seconds = time.monotonic() - started
+        share = (run.steps - first) / run.steps
+        event = run.judge(robust)
+        found = {**losses, "clean": clean, "robust": robust, "seconds": seconds, "event": event}
+        speed = share * run.steps * recipe.batch / max(seconds, 1e-9)
+        run.record({**found, "images_per_second": speed})
+        left = (recipe.epochs - run.epochs_done) * seconds / share / 60
+        say(
+            f"epoch {run.epochs_done}/{recipe.epochs}: loss {losses['loss']:.3f}, held-out clean "
+            f"{clean:.3f}, PGD-10 {robust:.3f}, {speed:.0f} images/s, {left:.0f} min left"
         )
-    run.average.eval()
-    return run.average
-
-
-@torch.no_grad()
-def accuracy(network: nn.Module, pictures: Pictures, *, batch: int = 512) -> float:
-    """Share of pictures classified right."""
-    hits = 0
-    for index in torch.split(torch.arange(len(pictures)), batch):
-        hits += int((network(pictures.pixels(index)).argmax(1) == pictures.labels[index]).sum())
-    return hits / max(len(pictures), 1)
+        if event:
+            say(f"epoch {run.epochs_done}: collapse, last good weights restored")
+        run.save()
+    return run.finish()
 
 
 def canary(
-    network: nn.Module, pictures: Pictures, *, eps: float, count: int = 500
+    network: nn.Module, pictures: Pictures, *, eps: float, norm: Ball = "linf", count: int = 500
 ) -> tuple[float, float]:
     """Clean and PGD-10 (cross-entropy, step eps/4, from the image itself) accuracy of a sample."""
     network.eval()
-    chosen = torch.linspace(0, len(pictures) - 1, min(count, len(pictures))).long()
-    images, labels = pictures.pixels(chosen), pictures.labels[chosen]
-    attacked = images.clone()
-    for _ in range(10):
-        attacked.requires_grad_()
-        loss = F.cross_entropy(network(attacked), labels)
-        (gradient,) = torch.autograd.grad(loss, attacked)
-        moved = attacked.detach() + eps / 4 * gradient.sign()
-        attacked = (images + (moved - images).clamp(-eps, eps)).clamp(0, 1)
+    images, labels = pictures.sample(count)
+    attacked = pgd(
+        network, images, labels, eps=eps, steps=10, step=eps / 4, norm=norm, random_start=False
+    )
     with torch.no_grad():
         clean = (network(images).argmax(1) == labels).float().mean()
         robust = (network(attacked).argmax(1) == labels).float().mean()
     return float(clean), float(robust)
 
 
-def _logits(network: nn.Module, images: Tensor, bf16: bool) -> Tensor:
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-        out: Tensor = network(images)
-    return out.float()
+def load_classifier(folder: Path) -> Network:
+    """A finished classifier as `guard train` left it, in eval mode; InputError if it is not."""
+    found = checkpoint.described(folder)
+    if found is None:
+        raise InputError(f"{folder} holds no finished classifier")
+    network = Recipe.read(found["recipe"]).network(found["classes"])
+    tensors, _ = checkpoint.load(folder / checkpoint.WEIGHTS)
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)
 
 
-class _Run:
-    """The live objects of one training: network, average, optimiser, generator."""
+class Run:
+    """The live objects of one training; everything that a checkpoint must bring back."""
 
-    def __init__(self, recipe: Recipe, pictures: Pictures, classes: int) -> None:
-        self.recipe, self.pictures = recipe, pictures
-        self.network: Network = recipe.network(classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average: Network = copy.deepcopy(self.network)
-        self.good = copy.deepcopy(self.average.state_dict())
-        self.generator = torch.Generator().manual_seed(recipe.seed)
-        decay = [p for p in self.network.parameters() if p.ndim > 1]
-        free = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": decay, "weight_decay": recipe.weight_decay},
-            {"params": free},
-        ]
-        self.optimizer = torch.optim.SGD(groups, recipe.peak_rate, momentum=0.9, nesterov=True)
-
-    def epoch(self, epoch: int) -> float:
-        """One pass over the pictures; returns the mean loss."""
-        self.network.train()
-        total, steps = 0.0, max(len(self.pictures) // self.recipe.batch, 1)
-        for step, index in enumerate(self._batches(steps)):
-            total += self._step(index, (epoch + step / steps) / self.recipe.epochs)
-        return total / steps
-
-    def _batches(self, steps: int) -> Iterator[Tensor]:
-        order = torch.randperm(len(self.pictures), generator=self.generator)
-        return iter(order[: steps * self.recipe.batch].chunk(steps))
-
-    def _step(self, index: Tensor, progress: float) -> float:
-        recipe = self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.peak_rate * _cycle(progress)
-        images = augment(self.pictures.pixels(index), recipe, self.generator)
-        images = images.contiguous(memory_format=torch.channels_last)
-        loss = self._loss(images, self.pictures.labels[index], progress)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
-        self._follow()
-        return loss.item()
-
-    def _loss(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
-        recipe, smoothing = self.recipe, self.recipe.label_smoothing
-        if recipe.method == "natural":
-            logits = _logits(self.network, images, recipe.bf16)
-            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        eps = recipe.eps * min(1.0, progress / max(recipe.warm, 1e-9))
-        attacked = nfgsm(
-            self.network,
-            images,
-            labels,
-            eps=eps,
-            generator=self.generator,
-            spread=recipe.spread,
-            bf16=recipe.bf16,
+    def __init__(
+        self,
+        recipe: Recipe,
+        pictures: Pictures,
+        classes: int,
+        machine: Machine,
+        folder: Path | None,
+    ) -> None:
+        self.recipe, self.machine, self.team = recipe, machine, machine.team
+        self.pictures, self.classes = pictures.to(machine.device), classes
+        self.folder = folder
+        network = recipe.network(classes).to(machine.device)
+        self.network: Network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = Average(self.network, decay=recipe.ema, swa=recipe.swa)
+        dice = Dice(recipe.seed, device=machine.device, rank=self.team.rank, world=self.team.world)
+        self.lesson = Lesson(
+            recipe, self.network, dice=dice, team=self.team, compiled=machine.compiled
         )
-        logits = _logits(self.network, attacked, recipe.bf16)
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        if not recipe.clean_weight:
-            return loss
-        clean = F.cross_entropy(_logits(self.network, images, recipe.bf16), labels)
-        return (1 - recipe.clean_weight) * loss + recipe.clean_weight * clean
+        self.steps = max(len(pictures) // recipe.batch, 1)
+        self.step = self.epochs_done = 0
+        self.sums: dict[str, float] = {}
+        self.good = self.best_weights = self._copy()
+        self.best, self.since_best = -1.0, 0
+        self.journal = Journal(folder if self.team.leads else None)
+        self.saved = time.monotonic()
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        source = self.network.state_dict()
-        for name, value in self.average.state_dict().items():
-            if value.dtype.is_floating_point and "running" not in name:
-                value.lerp_(source[name], 1 - self.recipe.ema)
-            else:
-                value.copy_(source[name])
+    @property
+    def network_kept(self) -> Network:
+        """The averaged network."""
+        return cast(Network, self.average.network)
 
-    def keep(self) -> None:
-        """Remember the averaged weights as good."""
-        self.good = copy.deepcopy(self.average.state_dict())
+    def epoch(self) -> dict[str, float]:
+        """The rest of the epoch at hand; returns the mean losses."""
+        self.network.train()
+        order = self._order()
+        while self.step < self.steps:
+            progress = (self.epochs_done + self.step / self.steps) / self.recipe.epochs
+            rows = self.team.rows(order[self.step])
+            for group in self.lesson.optimizer.param_groups:
+                group["lr"] = self.recipe.rate(progress)
+            means = self.lesson(
+                self.pictures.pixels(rows),
+                self.pictures.labels[rows],
+                classes=self.classes,
+                progress=progress,
+            )
+            self.average.follow(self.network)
+            for name, value in asdict(means).items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.step += 1
+            self.machine.tick(progress)
+            if time.monotonic() - self.saved > self.machine.save_every:
+                self.save()
+        losses = {name: value / self.steps for name, value in self.sums.items()}
+        self.epochs_done, self.step, self.sums = self.epochs_done + 1, 0, {}
+        self.average.close_epoch(self.network, self.epochs_done / self.recipe.epochs)
+        return losses
 
-    def restore(self) -> None:
-        """Go back to the last good weights."""
-        self.average.load_state_dict(self.good)
-        self.network.load_state_dict(self.good)
+    def _order(self) -> list[Tensor]:
+        """The batches of the epoch at hand: they depend on seed and epoch alone."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 100_003 + self.epochs_done)
+        shuffled = torch.randperm(len(self.pictures), generator=generator)
+        size = min(self.recipe.batch, len(self.pictures))
+        return list(shuffled.to(self.machine.device)[: self.steps * size].split(size))
 
-    def save(self, path: Path, epochs_done: int) -> None:
-        """Write a checkpoint through a temporary file, so that a kill leaves the old one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            "recipe": asdict(self.recipe),
-            "epochs_done": epochs_done,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
+    def judge(self, robust: float) -> str:
+        """Keep the weights of a good epoch, bring the last good ones back after a collapse."""
+        if self.recipe.adversarial and robust < self.best - COLLAPSE:
+            self.average.network.load_state_dict(self.good)
+            self.network.load_state_dict(self.good)
+            self.lesson.optimizer.state.clear()
+            return "collapse"
+        self.good = self._copy()
+        self.since_best += 1
+        if robust > self.best:
+            self.best, self.since_best, self.best_weights = robust, 0, self.good
+        return ""
+
+    def settled(self) -> bool:
+        """Whether patience is at its end."""
+        return bool(self.recipe.patience) and self.since_best >= self.recipe.patience
+
+    def finish(self) -> Network:
+        """The network to keep."""
+        if self.recipe.select == "best":
+            self.average.network.load_state_dict(self.best_weights)
+        return self.network_kept.eval().requires_grad_(True)
+
+    def record(self, found: Mapping[str, float | str]) -> None:
+        """One row of the journal, with where the run stands."""
+        progress = self.epochs_done / self.recipe.epochs
+        stands = {
+            "epoch": self.epochs_done,
+            "step": self.epochs_done * self.steps,
+            "eps": self.lesson.epsilon.at(progress) if self.recipe.adversarial else 0.0,
+            "rate": self.lesson.optimizer.param_groups[0]["lr"],
+            "passes": self.recipe.passes() * self.epochs_done,
         }
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        self.journal.write({**stands, **found})
 
-    def resume(self, path: Path) -> int:
-        """Load a checkpoint where there is one; returns the epochs already done."""
-        if not path.exists():
-            return 0
-        state = torch.load(path, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
-            raise InputError(f"{path} belongs to another recipe: use another folder or delete it")
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.keep()
-        return int(state["epochs_done"])
+    # ── checkpoints: what is saved is what is brought back ──
+
+    @property
+    def path(self) -> Path | None:
+        """The checkpoint's file."""
+        return self.folder / "checkpoint.safetensors" if self.folder else None
+
+    def save(self) -> None:
+        """Write everything down."""
+        self.saved = time.monotonic()
+        if not self.path or not self.team.leads:
+            return
+        tensors = {
+            **checkpoint.flatten("network", self.network.state_dict()),
+            **checkpoint.flatten("average", self.average.network.state_dict()),
+            **checkpoint.flatten("good", self.good),
+            **checkpoint.flatten("best", self.best_weights),
+            **checkpoint.flatten("optimizer", checkpoint.pack_optimizer(self.lesson.optimizer)),
+            "dice": self.lesson.dice.generator.get_state(),
+            "torch": torch.get_rng_state(),
+        }
+        about: dict[str, Any] = {
+            "recipe": asdict(self.recipe),
+            "pictures": [len(self.pictures), self.classes],
+            "at": [self.epochs_done, self.step],
+            "sums": self.sums,
+            "eps": self.lesson.epsilon.value,
+            "best": [self.best, self.since_best],
+            "averaged": [self.average.steps, self.average.epochs],
+        }
+        checkpoint.save(self.path, tensors, about)
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint, where there is one."""
+        if not self.path or not self.path.exists():
+            return False
+        tensors, about = checkpoint.load(self.path)
+        if Recipe.read(about["recipe"]) != self.recipe:
+            raise InputError(
+                f"{self.path} belongs to another recipe: use another folder or delete it"
+            )
+        if about["pictures"] != [len(self.pictures), self.classes]:
+            raise InputError(f"{self.path} belongs to other pictures: use another folder")
+        self.network.load_state_dict(checkpoint.unflatten("network", tensors))
+        self.average.network.load_state_dict(checkpoint.unflatten("average", tensors))
+        self.good = checkpoint.unflatten("good", tensors)
+        self.best_weights = checkpoint.unflatten("best", tensors)
+        held = checkpoint.unflatten("optimizer", tensors)
+        checkpoint.unpack_optimizer(self.lesson.optimizer, held)
+        self.lesson.dice.generator.set_state(tensors["dice"])
+        torch.set_rng_state(tensors["torch"])
+        self.epochs_done, self.step = about["at"]
+        self.sums, self.lesson.epsilon.value = about["sums"], about["eps"]
+        self.best, self.since_best = about["best"]
+        self.average.steps, self.average.epochs = about["averaged"]
+        self.journal = Journal(
+            self.folder if self.team.leads else None, epochs_done=self.epochs_done
+        )
+        return True
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.average.network.state_dict().items()}
 
 
-def _cycle(progress: float, top: float = 0.3) -> float:
-    """Share of the peak rate: up in a line until `top`, down in a line to zero."""
-    return progress / top if progress < top else max(0.0, (1 - progress) / (1 - top))
+def _fit_to_each_other(pictures: Pictures, classes: int) -> None:
+    if not len(pictures):
+        raise InputError("there is nothing to train on")
+    found = int(pictures.labels.max()) + 1
+    if found > classes:
+        raise InputError(f"the pictures have {found} classes and the network {classes}")
+
+
+def _explained(error: RuntimeError | MemoryError, recipe: Recipe, folder: Path | None) -> Exception:
+    """An error of the machinery in one line, where it is one that a user can do something about."""
+    text = str(error).lower()
+    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
+    kept = " (the last checkpoint is kept)" if folder else ""
+    if short:
+        return OverloadedError(f"out of memory at batch {recipe.batch}: lower it{kept}")
+    return error
+

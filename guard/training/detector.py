@@ -20,7 +20,8 @@ from guard.defenses.detector import Detector
 from guard.defenses.evidence import EvidenceGraph
 from guard.evaluation.corruptions import CORRUPTIONS, corrupt
 from guard.evaluation.detection import Attack, attack_production, linf
-from guard.training.classifier import Log, Pictures
+from guard.training.classifier import Log
+from guard.training.pictures import Pictures
 
 REHEARSED: Mapping[str, Attack] = {
     "FGSM 2/255": lambda net, x, y, g: fgsm(net, x, y, eps=2 / 255),  # noqa: ARG005

@@ -1,14 +1,13 @@
 """Trains every classifier of a pack, one after the other; finished ones are kept and reused."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-
-import torch
 
 from guard.defenses.evidence import EvidenceGraph, Member, default_defenses
 from guard.networks import Network, fuse
-from guard.training.classifier import Log, Pictures, Recipe, train
+from guard.training import checkpoint
+from guard.training.classifier import Log, Machine, load_classifier, train
+from guard.training.pictures import Pictures
+from guard.training.recipe import Recipe
 from guard.training.recipes import PackRecipe
 
 
@@ -21,15 +20,15 @@ def classifier(
     *,
     work: Path,
     log: Log,
+    machine: Machine | None = None,
 ) -> Network:
     """The trained, fused network `name`: from `work` when it is finished there, else trained."""
     folder = work / name
-    finished, described = folder / "weights.pt", folder / "recipe.json"
-    text = json.dumps(asdict(recipe), sort_keys=True)
-    network = recipe.network(classes)
-    if finished.exists() and described.exists() and described.read_text() == text:
+    about = {"pictures": len(fit)}
+    found = checkpoint.described(folder)
+    if found and Recipe.read(found["recipe"]) == recipe:
         log(f"{name}: already trained")
-        network.load_state_dict(torch.load(finished, weights_only=True))
+        network = load_classifier(folder)
     else:
         log(f"{name}: training {recipe.architecture} for {recipe.epochs} epochs")
         network = train(
@@ -38,11 +37,11 @@ def classifier(
             holdout,
             classes,
             folder=folder,
+            machine=machine,
             log=lambda line: log(f"{name}: {line}"),
         )
-        described.write_text(text)
-        torch.save(network.state_dict(), finished)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        checkpoint.save_classifier(folder, network, recipe, classes=classes, about=about)
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     fuse(network)
     return network.requires_grad_(False)
 

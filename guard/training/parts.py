@@ -1,13 +1,14 @@
 """Who may see which pictures: four disjoint parts, split by group where pictures are correlated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from guard.data import ImageSet
+from guard.data import ImageSet, concatenate
+from guard.data.twins import twins
 from guard.errors import InputError
-from guard.training.classifier import Pictures
+from guard.training.pictures import Pictures
 
 SMALLEST = 120  # calibration images; fewer cannot resolve a false-alarm budget of 1%
 
@@ -47,6 +48,32 @@ def divide(train: ImageSet, test: ImageSet | None, *, seed: int = 0) -> Parts:
             f"the test split needs about {SMALLEST * 5 // 2} pictures"
         )
     return Parts(fit, rehearse, calibrate, examined)
+
+
+def divide_held(train: ImageSet, held: ImageSet, *, seed: int = 0) -> Parts:
+    """Train on one set and judge by another: detector, thresholds and figures come from `held`.
+
+    For untouched pictures beside a training set that went through JPEG. Training pictures that
+    have a twin in `held` are left out. Raises InputError when classes differ or too few are left.
+    """
+    if train.classes != held.classes:
+        raise InputError("the held pictures have other classes than the training pictures")
+    fit = train.subset(~twins(train, held))
+    examined, others = held.split_by_group(0.6, seed=seed)
+    rehearse, calibrate = others.split_by_group(0.5, seed=seed)
+    if len(calibrate) < SMALLEST:
+        raise InputError(
+            f"{len(calibrate)} held pictures are left to calibrate with and {SMALLEST} are needed"
+        )
+    return Parts(fit, rehearse, calibrate, examined)
+
+
+def enlarged(parts: Parts, extra: ImageSet) -> Parts:
+    """The same parts with more to train on; what looks like a picture held back is left out."""
+    for held in (parts.rehearse, parts.calibrate, parts.test):
+        extra = extra.subset(~twins(extra, held))
+    ungrouped = replace(parts.fit, groups=None)
+    return replace(parts, fit=concatenate([ungrouped, replace(extra, groups=None)]))
 
 
 def pictures(images: ImageSet, *, limit: int | None = None, seed: int = 0) -> Pictures:

@@ -8,13 +8,25 @@ is measured on attacks on `referee`, which has another seed and another architec
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from guard.errors import ConfigError
-from guard.training.classifier import Recipe
+from typing import Any
 
-NATURAL = Recipe("plain", 16, method="natural", epochs=10, peak_rate=0.1, grid=4, noise=0.03)
+from guard.errors import ConfigError
+from guard.training.augment import Augment
+from guard.training.ladder import SINGLE, STANDARD
+from guard.training.recipe import Recipe
+
+TURNED = Augment(rotation=10, zoom=0.1, shift=0.1, light=0.3, noise=0.03)
+NATURAL = Recipe("plain", 16, attacks={}, epochs=10, peak_rate=0.1, grid=4, augment=TURNED)
 ROBUST = Recipe(
-    "plain", 24, grid=4, epochs=24, warm=0.1, spread=1.0, rotation=8, zoom=0.08, shift=0.08
+    "plain",
+    24,
+    grid=4,
+    epochs=24,
+    warm=0.1,
+    spread=1.0,
+    augment=Augment(rotation=8, zoom=0.08, shift=0.08, light=0.3),
 )
+CLEANER = replace(NATURAL, augment=replace(TURNED, noise=0.0))
 
 
 @dataclass(frozen=True)
@@ -27,10 +39,10 @@ class PackRecipe:
         default=replace(NATURAL, seed=11, label_smoothing=0.1)
     )
     rehearsal: Recipe = field(
-        default=replace(NATURAL, architecture="residual", width=16, seed=12, noise=0.0)
+        default=replace(CLEANER, architecture="residual", width=16, seed=12)
     )
     referee: Recipe = field(
-        default=replace(NATURAL, architecture="broad", width=24, seed=13, noise=0.0)
+        default=replace(CLEANER, architecture="broad", width=24, seed=13)
     )
     copies: int = 4  # noisy copies per image
     sigma: float = 0.05  # their standard deviation
@@ -58,7 +70,37 @@ def _robust(epochs: int) -> dict[str, Recipe]:
     }
 
 
+def _small_pictures() -> dict[str, Recipe]:
+    """CIFAR-10 on a CPU: single-step training, members that differ in shape, eps and seed."""
+    lead = replace(
+        SINGLE, architecture="residual", width=32, activation="leaky", epochs=24, seed=21
+    )
+    return {
+        "wide": lead,
+        "plain": replace(lead, architecture="plain", epochs=14, eps=10 / 255, seed=22),
+        "deep": replace(
+            lead,
+            architecture="resnet",
+            width=16,
+            epochs=14,
+            options={**lead.options, "depth": 10},
+            seed=23,
+        ),
+    }
+
+
+def _everyday(seed: int, **changes: Any) -> Recipe:
+    """A classifier as everybody trains it on small pictures."""
+    return replace(STANDARD, **{"width": 24, "epochs": 12, "seed": seed, **changes})
+
+
 RECIPES: dict[str, PackRecipe] = {
+    "cifar10": PackRecipe(
+        robust=_small_pictures(),
+        sentinel=_everyday(31, label_smoothing=0.1),
+        rehearsal=_everyday(32, architecture="residual"),
+        referee=_everyday(33, architecture="broad", width=32),
+    ),
     "gtsrb": PackRecipe(robust=_robust(24)),
     "signs": PackRecipe(robust=_robust(16)),
 }
@@ -70,9 +112,10 @@ def quick(recipe: PackRecipe) -> PackRecipe:
     """The same pack in a minute or two, for trying things out: small nets, few epochs."""
 
     def shorten(one: Recipe) -> Recipe:
-        epochs = 5 if one.method == "natural" else 6
+        epochs = 6 if one.adversarial else 5
         small = replace(one, width=12, grid=2, epochs=epochs, batch=64, peak_rate=0.1)
-        return replace(small, bf16=False, rotation=5.0, ema=0.9, label_smoothing=0.0)
+        eased = replace(one.augment, rotation=5.0)
+        return replace(small, bf16=False, augment=eased, ema=0.9, label_smoothing=0.0)
 
     return replace(
         recipe,

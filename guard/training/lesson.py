@@ -1,0 +1,177 @@
+"""One step of training: change the pictures, attack them, lower the loss."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guard.errors import NumericError
+from guard.networks import Network
+from guard.training.augment import cutmix
+from guard.training.crafting import SINGLE_STEP, chain
+from guard.training.dice import Dice
+from guard.training.epsilon import Epsilon
+from guard.training.losses import (
+    cross_entropy,
+    feature_distance,
+    mart,
+    shares,
+    smooth,
+    trades,
+)
+from guard.training.parallel import Team
+from guard.training.recipe import Recipe
+from guard.training.weights import pushed
+
+
+class Both(nn.Module):
+    """Logits (float32) and features in one forward pass, in mixed precision if wanted."""
+
+    def __init__(self, network: Network, bf16: bool) -> None:
+        super().__init__()
+        self.network, self.bf16 = network, bf16
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) to (N, K) and (N, F)."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            features = self.network.penultimate(images)
+            logits: Tensor = self.network.head(features)
+        return logits.float(), features
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean losses of a batch: the one lowered, on attacked and on original pictures (or nan)."""
+
+    loss: float
+    attacked: float
+    clean: float
+
+
+class Lesson:
+    """Teaches a network batch by batch, as the recipe says."""
+
+    def __init__(
+        self, recipe: Recipe, network: Network, *, dice: Dice, team: Team, compiled: bool = False
+    ) -> None:
+        self.recipe, self.network, self.dice, self.team = recipe, network, dice, team
+        self.both = Both(network, recipe.bf16)
+        if compiled:
+            self.both.compile()
+        self.model = team.wrap(self.both)
+        self.optimizer = _optimizer(recipe, network)
+        self.epsilon = Epsilon(
+            recipe.epsilon, recipe.eps, warm=recipe.warm, start=recipe.start, alpha=recipe.alpha,
+            low=recipe.clamp[0], high=recipe.clamp[1], gap=recipe.gap,
+        )  # fmt: skip
+
+    def __call__(self, pixels: Tensor, labels: Tensor, *, classes: int, progress: float) -> Means:
+        """Learn from pixels (N, C, H, W) and labels (N,) when `progress` of the way is done.
+
+        Raises NumericError when the loss is no longer a number; the weights are then untouched.
+        """
+        recipe = self.recipe
+        images = recipe.augment(pixels, self.dice)
+        soft = smooth(shares(labels, classes), recipe.label_smoothing)
+        mixes = recipe.augment.cutmix
+        if mixes and self.dice.pick((mixes, 1 - mixes)) == 0:
+            images, soft = cutmix(images, soft, self.dice)
+        images = images.contiguous(memory_format=torch.channels_last)
+        attacked = self.attack(images, soft, progress)
+        self.optimizer.zero_grad()
+        if recipe.awp and progress >= recipe.awp_from:
+            with pushed(
+                self.network,
+                lambda: self._loss(self.both, images, attacked, soft)[0],
+                gamma=recipe.awp,
+                reduce=self.team.average,
+            ):
+                means = self._slope(images, attacked, soft)
+        else:
+            means = self._slope(images, attacked, soft)
+        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.epsilon.learn(means.attacked, means.clean)
+        return means
+
+    def attack(self, images: Tensor, soft: Tensor, progress: float) -> Tensor:
+        """The batch's examples (N, C, H, W), by attacks drawn from the recipe's mix."""
+        recipe = self.recipe
+        if not recipe.adversarial:
+            return self._noisy(images)
+        names, weights = list(recipe.attacks), list(recipe.attacks.values())
+        chosen = [names[self.dice.pick(weights)] for _ in range(recipe.chained)]
+        # Many steps would drag the running statistics along; a single one sees them fresh.
+        self.network.train(all(name in SINGLE_STEP for name in chosen))
+        craft = recipe.craft(self.epsilon.at(progress))
+        moved = chain(craft, chosen, self._victim, images, soft, self.dice)
+        self.network.train()
+        return self._noisy(moved.detach())
+
+    def _victim(self, images: Tensor) -> Tensor:
+        """What examples are made against: under smoothing, the mean over noisy copies."""
+        if not self.recipe.sigma:
+            logits: Tensor = self.both(images)[0]
+            return logits
+        looks = [self.both(self._noisy(images))[0].softmax(1) for _ in range(self.recipe.noises)]
+        return torch.stack(looks).mean(0).clamp_min(1e-12).log()
+
+    def _noisy(self, images: Tensor) -> Tensor:
+        if not self.recipe.sigma:
+            return images
+        return images + self.recipe.sigma * self.dice.normal(*images.shape)
+
+    def _slope(self, images: Tensor, attacked: Tensor, soft: Tensor) -> Means:
+        """Leave the loss's gradient in the parameters."""
+        loss, parts = self._loss(self.model, images, attacked, soft)
+        means = torch.stack([loss.detach(), *parts])
+        self.team.average(means)
+        found = Means(*means.tolist())
+        if not math.isfinite(found.loss):
+            raise NumericError(f"the loss became {found.loss}: lower peak_rate or clip")
+        loss.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    def _loss(
+        self, model: nn.Module, images: Tensor, attacked: Tensor, soft: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The loss to lower, and the mean losses on attacked and on original pictures."""
+        recipe = self.recipe
+        if not recipe.paired:
+            logits, _ = model(attacked)
+            loss = cross_entropy(logits, soft).mean()
+            absent = torch.full_like(loss.detach(), torch.nan)
+            return loss + self._sparse(), (loss.detach(), absent)
+        logits, features = model(torch.cat([attacked, self._noisy(images)]))
+        (hard, easy), (far, near) = logits.chunk(2), features.chunk(2)
+        attacked_loss, clean_loss = cross_entropy(hard, soft), cross_entropy(easy, soft)
+        if recipe.objective == "ce":
+            weight = recipe.clean_weight
+            rows = (1 - weight) * attacked_loss + weight * clean_loss
+        else:
+            pick = trades if recipe.objective == "trades" else mart
+            rows = pick(hard, easy, soft, beta=recipe.beta)
+        if recipe.feature_weight:
+            rows = rows + recipe.feature_weight * feature_distance(far, near)
+        means = attacked_loss.detach().mean(), clean_loss.detach().mean()
+        return rows.mean() + self._sparse(), means
+
+    def _sparse(self) -> Tensor | float:
+        if not self.recipe.l1:
+            return 0.0
+        sizes = [p.abs().sum() for p in self.network.parameters() if p.ndim > 1]
+        return self.recipe.l1 * torch.stack(sizes).sum()
+
+
+def _optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
+    """Weight decay on matrices and filters only."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, recipe.peak_rate)
+    return torch.optim.SGD(groups, recipe.peak_rate, momentum=0.9, nesterov=True)
