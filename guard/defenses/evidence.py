@@ -17,7 +17,7 @@ from guard.defenses.ensemble import Disagreement
 from guard.defenses.noise import NoiseConsistency
 from guard.defenses.sentinel import Sentinel
 from guard.defenses.squeezing import Squeezing
-from guard.networks import build, fuse
+from guard.networks import blueprint, build, fuse
 
 DEFENSES: dict[str, Callable[..., Defense]] = {
     "squeezing": Squeezing,
@@ -64,7 +64,7 @@ class EvidenceGraph(nn.Module):
         self.sentinel = sentinels[0] if sentinels else None
         self.lead = lead or next(iter(self.robust), "")
         self.copies = copies
-        self.information = {m.name: (m.architecture, dict(m.arguments)) for m in members}
+        self.information = {m.name: (m.architecture, blueprint(m.arguments)) for m in members}
         self.members = nn.ModuleDict({member.name: member.network for member in members})
         self.defenses = list(defenses)
         self._parts = nn.ModuleList(d for d in defenses if isinstance(d, nn.Module))
@@ -114,7 +114,7 @@ class EvidenceGraph(nn.Module):
         """The graph of a spec or manifest, with fused networks of random weights, in eval mode."""
         members = [
             Member(
-                network=fuse(build(entry["architecture"], **entry["arguments"])),
+                network=fuse(build(entry["architecture"], **blueprint(entry["arguments"]))),
                 **{key: entry[key] for key in INFORMATION},
             )
             for entry in spec["members"]

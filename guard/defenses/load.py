@@ -47,25 +47,37 @@ def load_detector(pack: str | Path | Pack) -> Detector:
     return _filled(Detector.from_spec, pack, "detector.onnx")
 
 
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """The state that decides what a module answers: all but the counters of batch norms."""
+    state = module.state_dict()
+    return {name: x for name, x in state.items() if not name.endswith("num_batches_tracked")}
+
+
 def initializers(model: bytes) -> dict[str, Tensor]:
-    """All weights and constants of an ONNX file, by name, as fresh tensors."""
+    """All weights and constants of an ONNX file, by name, as fresh tensors.
+
+    What is stored in half precision comes as float32, as it does inside the graph.
+    """
     graph = onnx.load_model_from_string(model).graph
-    return {x.name: torch.from_numpy(numpy_helper.to_array(x).copy()) for x in graph.initializer}
+    found = {x.name: torch.from_numpy(numpy_helper.to_array(x).copy()) for x in graph.initializer}
+    return {name: x.float() if x.dtype == torch.float16 else x for name, x in found.items()}
 
 
+@torch.no_grad()
 def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Set the module's whole state from tensors of the same names.
+    """Set all of the module's weights from tensors of the same names.
 
     Raises PackError when one is missing or does not fit; more than needed is fine.
     """
-    state = module.state_dict()
-    missing = [name for name in state if name not in tensors]
-    if missing:
-        raise PackError(f"the ONNX file holds no {missing[0]}")
-    try:
-        module.load_state_dict({name: tensors[name] for name in state})
-    except RuntimeError as error:
-        raise PackError(f"the ONNX file does not fit its manifest: {error}") from error
+    state = weights(module)
+    for name, value in state.items():
+        if name not in tensors:
+            raise PackError(f"the ONNX file holds no {name}")
+        if tensors[name].shape != value.shape or tensors[name].dtype != value.dtype:
+            there, here = list(tensors[name].shape), list(value.shape)
+            raise PackError(f"the ONNX file does not fit its manifest: {name} {there}, not {here}")
+    for name, value in state.items():
+        value.copy_(tensors[name])
 
 
 def _filled(build: Callable[[Mapping[str, Any]], ModuleT], pack: Pack, file: str) -> ModuleT:

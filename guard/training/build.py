@@ -36,6 +36,7 @@ from guard.training.export import (
     probe_images,
 )
 from guard.training.parts import Parts, pictures
+from guard.training.precision import round_half
 from guard.training.recipes import PackRecipe, fitted
 from guard.verdict import Policy
 
@@ -54,17 +55,27 @@ class Origin:
 
 
 def build_pack(
-    parts: Parts, recipe: PackRecipe, origin: Origin, *, out: Path, work: Path, log: Log
+    parts: Parts,
+    recipe: PackRecipe,
+    origin: Origin,
+    *,
+    out: Path,
+    work: Path,
+    log: Log,
+    half: bool = True,
 ) -> Pack:
     """Train and write the pack `out`; returns it, loaded and verified.
 
-    The folder is complete only when the manifest is there: it is written last.
+    The folder is complete only when the manifest is there: it is written last. Big weights are
+    rounded to half precision before anything is measured, unless `half` is False.
     """
     classes = len(parts.fit.classes)
     recipe = fitted(recipe, channels=parts.fit.shape[0])
     fit, held = pictures(parts.fit), pictures(parts.rehearse)
     trained = networks(recipe, fit, held, classes, work=work, log=log)
     graph = compose(recipe, trained, classes)
+    if half:
+        round_half(graph)
     out.mkdir(parents=True, exist_ok=True)
     (out / "manifest.json").unlink(missing_ok=True)
     parity = _export_graph(graph, parts.fit, out)  # first, because it is what may fail

@@ -5,21 +5,25 @@ the module's state, bit for bit: `guard.defenses.load` rebuilds the modules from
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxscript
 import torch
 from onnx import ModelProto, numpy_helper
+from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
 from guard.defenses.detector import Detector
 from guard.defenses.evidence import EvidenceGraph
+from guard.defenses.load import weights
 from guard.errors import NumericError, PackError
-from guard.onnx import Array, Session
+from guard.onnx import Session
+from guard.training.precision import store_half
 
 OPSET = 20
 TOLERANCE = 1e-5
@@ -127,27 +131,61 @@ def probe_images(count: int, shape: Sequence[int], generator: torch.Generator) -
 def _export(
     module: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str]
 ) -> None:
-    batch = torch.export.Dim("N")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval().cpu(),
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes={name: {0: batch} for name in inputs},
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    if program is None:  # what torch's signature allows, not what it does
-        raise PackError("torch exported nothing")
-    model = program.model_proto
+    state = weights(module.eval().cpu())
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise PackError(f"{name} is not finite")
+    model = _simplified(_traced(module, inputs, outputs), state)
     _strip(model)
-    _restore(model, module.state_dict())
+    _check(model, state)
+    store_half(model, state)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _traced(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> ModelProto:
+    """The module as the exporter sees it, with a dynamic batch; raises PackError."""
+    batch = torch.export.Dim("N")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes={name: {0: batch} for name in inputs},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                optimize=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:200]
+        raise PackError(f"torch cannot export this module: {cause}") from error
+    if program is None:  # what torch's signature allows, not what it does
+        raise PackError("torch exported nothing")
+    return program.model_proto
+
+
+def _simplified(model: ModelProto, names: Container[str]) -> ModelProto:
+    """Without what is constant, except the weights: they stay whole, single and named.
+
+    The optimiser would fold them into others, merge equal ones and drop biases that are zero, so
+    it is shown them as inputs.
+    """
+    graph = model.graph
+    hidden = [x for x in graph.initializer if x.name in names]
+    others = [x for x in graph.initializer if x.name not in names]
+    count = len(graph.input)
+    graph.input.extend(make_tensor_value_info(x.name, x.data_type, x.dims) for x in hidden)
+    del graph.initializer[:]
+    graph.initializer.extend(others)
+    model = onnxscript.optimizer.optimize(model)
+    del model.graph.input[count:]
+    model.graph.initializer.extend(hidden)
+    return model
 
 
 def _strip(model: ModelProto) -> None:
@@ -160,35 +198,15 @@ def _strip(model: ModelProto) -> None:
     del graph.value_info[:]
 
 
-def _restore(model: ModelProto, state: Mapping[str, Tensor]) -> None:
-    """Make sure that every weight is there, under its name, bit for bit; raises PackError.
-
-    The exporter drops biases that are zero and merges equal ones; they are put back.
-    """
+def _check(model: ModelProto, state: Mapping[str, Tensor]) -> None:
+    """Make sure that every weight is there, under its name, bit for bit; raises PackError."""
     found = {x.name: numpy_helper.to_array(x) for x in model.graph.initializer}
     for name, tensor in state.items():
         value = tensor.detach().cpu().numpy()
-        if not np.isfinite(value).all():
-            raise PackError(f"{name} is not finite")
         if name not in found:
-            _put_back(model, found, name, value)
-        elif found[name].tobytes() != value.tobytes():
+            raise PackError(f"the exporter did not store {name}")
+        if found[name].tobytes() != value.tobytes():
             raise PackError(f"the exporter changed {name}")
-
-
-def _put_back(model: ModelProto, found: Mapping[str, Array], name: str, value: Array) -> None:
-    """Give the layer of a dropped or merged bias its own initialiser again."""
-    weight = name.removesuffix("bias") + "weight"
-    nodes = [node for node in model.graph.node if weight in node.input[1:2]]
-    if not name.endswith("bias") or len(nodes) != 1:
-        raise PackError(f"the exporter did not store {name}")
-    inputs = nodes[0].input
-    used = found.get(inputs[2]) if len(inputs) > 2 else np.zeros_like(value)
-    if used is None or not np.array_equal(used, value):
-        raise PackError(f"the exporter replaced {name}")
-    del inputs[2:]
-    inputs.append(name)
-    model.graph.initializer.append(numpy_helper.from_array(value, name))
 
 
 def _largest(names: Sequence[str], ours: Tensor, theirs: object) -> dict[str, float]:

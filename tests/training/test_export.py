@@ -19,6 +19,7 @@ from guard.training.export import (
     Parity,
     detector_parity,
     evidence_parity,
+    export_classifier,
     export_detector,
     export_evidence,
     probe_images,
@@ -132,23 +133,46 @@ def test_detector(graph: EvidenceGraph, tmp_path: Path) -> None:
     assert len(parity.largest) == 5 + 6
 
 
-def test_a_hidden_weight_is_refused(tmp_path: Path, graph: EvidenceGraph) -> None:
-    """When the exporter folds a weight away the export fails instead of losing it."""
+class Formula(nn.Module):
+    """A weight that a good optimiser would fold away, and perhaps one that is never used."""
 
-    class Doubled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(CLASSES, SHAPE[0]))
+    def __init__(self, *, unused: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(CLASSES, SHAPE[0]) + 0.5)
+        if unused:
+            self.spare = nn.Parameter(torch.ones(3))
 
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of the mean colour."""
+        return images.mean((2, 3)) @ torch.log(self.weight * 2.0).T
+
+
+def test_a_weight_inside_a_formula_is_stored_as_it_is(tmp_path: Path) -> None:
+    """The file holds the weight, not what constant folding would make of it."""
+    module = Formula(unused=False)
+    export_classifier(module, tmp_path / "c.onnx", shape=SHAPE)
+    stored = initializers((tmp_path / "c.onnx").read_bytes())
+    assert torch.equal(stored["weight"], module.weight)
+    images = torch.rand(4, *SHAPE)
+    out = Session(tmp_path / "c.onnx").run({"images": images.numpy()})["logits"]
+    assert np.allclose(out, module(images).detach().numpy(), atol=1e-6)
+
+
+def test_a_lost_weight_is_refused(tmp_path: Path) -> None:
+    """When the exporter drops a weight the export fails instead of losing it."""
+    with pytest.raises(PackError, match="did not store spare"):
+        export_classifier(Formula(unused=True), tmp_path / "c.onnx", shape=SHAPE)
+
+
+def test_what_torch_cannot_export_is_one_line(tmp_path: Path) -> None:
+    """A network whose path depends on its input is refused with its reason."""
+
+    class Branches(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images.mean((2, 3)) @ torch.log(self.weight * 2.0).T
+            return images if images.sum() > 0 else -images
 
-    with pytest.raises(PackError, match=r"members\.z\.weight"):
-        export_evidence(
-            EvidenceGraph([Member("z", "robust", Doubled())], graph.defenses[2:3], copies=1),
-            tmp_path / "e.onnx",
-            shape=SHAPE,
-        )
+    with pytest.raises(PackError, match=r"^torch cannot export this module: [^\n]+$"):
+        export_classifier(Branches(), tmp_path / "c.onnx", shape=SHAPE)
 
 
 def test_a_non_finite_weight_is_refused(tmp_path: Path) -> None:
