@@ -53,8 +53,8 @@ def read_parquet(
     tracks: list[int] = []
     classes: tuple[str, ...] = ()
     for file in files:
-        classes = _classes(file) or classes
-        for row, (data, label, track) in enumerate(_rows(file)):
+        classes = class_names(file) or classes
+        for row, (data, label, track) in enumerate(rows(file)):
             name = f"{file}, row {row}"
             images.append(_picture(data, name, images[0] if images else None, size))
             labels.append(_label(label, name, classes))
@@ -86,7 +86,7 @@ def _open(file: Path) -> Any:
         raise InputError(f"{file}: not a readable Parquet file ({error})") from error
 
 
-def _classes(file: Path) -> tuple[str, ...]:
+def class_names(file: Path) -> tuple[str, ...]:
     """The class names in the schema's metadata; empty when it has none."""
     metadata = _open(file).schema_arrow.metadata or {}
     try:
@@ -96,7 +96,7 @@ def _classes(file: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def _rows(file: Path) -> Iterator[tuple[object, object, object]]:
+def rows(file: Path) -> Iterator[tuple[object, object, object]]:
     """Each row's picture, label and track (None without one)."""
     table = _open(file)
     present = set(table.schema_arrow.names)
