@@ -14,7 +14,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from guard.attacks import cw, deepfool, fgsm, hopskipjump, patch, pgd, simba
+from guard.attacks import (
+    apgd,
+    autoattack,
+    bim,
+    cw,
+    ddn,
+    deepfool,
+    fab,
+    fgsm,
+    hopskipjump,
+    mifgsm,
+    patch,
+    pgd,
+    simba,
+    square,
+)
 from guard.attacks.ball import sizes
 from guard.errors import InputError
 from guard.threat import Norm, ThreatModel
@@ -67,12 +82,24 @@ class Entry:
         return "targets" in self.takes
 
 
+_PAIR = {"parts": autoattack.QUICK}
 ENTRIES = (
     Entry("fgsm", fgsm.fgsm, "one step of the gradient's sign", ("linf",)),
+    Entry("bim", bim.bim, "small signed steps from the image itself", ("linf",)),
+    Entry("mifgsm", mifgsm.mifgsm, "steps with momentum, which transfer"),
     Entry("pgd", pgd.pgd, "many small steps, projected back into the ball"),
     Entry("cw-linf", pgd.pgd, "PGD on Carlini & Wagner's margin", fixed={"loss": "margin"}),
+    Entry("apgd-ce", apgd.apgd, "PGD that finds its own step size", fixed={"loss": "ce"}),
+    Entry("apgd-dlr", apgd.apgd, "the same on the logits' ratio", fixed={"loss": "dlr"}),
+    Entry("apgd-t", apgd.apgd_t, "APGD towards each likely class in turn"),
+    Entry("autoattack", autoattack.autoattack, "APGD-CE, APGD-T, FAB-T, Square in turn"),
+    Entry("autoattack-quick", autoattack.autoattack, "APGD-CE, APGD-T in turn", fixed=_PAIR),
+    Entry("fab", fab.fab, "smallest change along the boundary"),
+    Entry("fab-t", fab.fab_t, "FAB towards each likely class in turn"),
     Entry("deepfool", deepfool.deepfool, "across the nearest linearised boundary", ("l2",)),
     Entry("cw", cw.cw, "smallest L2 change by optimisation", ("l2",)),
+    Entry("ddn", ddn.ddn, "smallest L2 change in few steps", ("l2",)),
+    Entry("square", square.square, "random search over squares", sees="logits"),
     Entry(
         "hopskipjump",
         hopskipjump.hopskipjump,
@@ -119,7 +146,9 @@ class Ready:
         named = {"attack": self.entry.name, "threat": str(self.threat) if self.threat else None}
         every = named | {"targeted": self.targeted} | self.entry.options | dict(self.options)
         return {
-            key: value if isinstance(value, _PLAIN) else str(value) for key, value in every.items()
+            key: value if isinstance(value, _PLAIN) else str(value)
+            for key, value in every.items()
+            if key != "progress"
         }
 
 
