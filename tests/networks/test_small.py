@@ -1,9 +1,9 @@
-"""The classifiers packs are made of."""
+"""First layers and the small classifiers."""
 
 import pytest
 import torch
 
-from guard.networks import Normalize, build, flops, fuse, parameters
+from guard.networks import Normalize, Standardize, build, fuse
 
 
 @pytest.mark.parametrize("name", ["plain", "residual", "broad"])
@@ -33,14 +33,31 @@ def test_flat_images_stay_finite() -> None:
     assert torch.isfinite(Normalize()(torch.full((1, 3, 8, 8), 0.5))).all()
 
 
-def test_flops_count_every_product_twice() -> None:
-    """One linear layer and one convolution, counted by hand."""
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(4 * 64, 5)
-    )
-    assert flops(network, (3, 8, 8)) == 2 * (27 * 4 * 64) + 2 * 4 * 64 * 5
+def test_standardising_is_the_papers() -> None:
+    """Each channel less its mean, over its deviation; neither is part of the state."""
+    layer = Standardize((0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
+    seen = layer(torch.full((1, 3, 2, 2), 0.6))
+    assert torch.allclose(seen[0, :, 0, 0], torch.tensor([1.0, 1.6, 2.4]))
+    assert not layer.state_dict()
 
 
-def test_parameters_are_counted() -> None:
-    """Weights and biases."""
-    assert parameters(torch.nn.Linear(3, 2)) == 8
+def test_normalisation_is_chosen_by_name() -> None:
+    """Contrast unless told for the small ones, standard for the published ones; no third."""
+    assert isinstance(build("plain", classes=2).normalize, Normalize)
+    assert isinstance(build("resnet", classes=2, width=4).normalize, Standardize)
+    chosen = build("plain", classes=2, normalize="standard", mean=0.4, std=[0.1, 0.2, 0.3])
+    assert torch.allclose(chosen.normalize(torch.full((1, 3, 1, 1), 0.6))[0, 0], torch.tensor(2.0))
+    with pytest.raises(ValueError, match="layer"):
+        build("plain", classes=2, normalize="layer")
+
+
+def test_dropout_is_before_the_head_and_while_training_only() -> None:
+    """Features come whole, training logits vary, answers do not."""
+    torch.manual_seed(0)
+    network = build("plain", classes=4, width=4, norm="group", dropout=0.5)
+    images = torch.rand(8, 3, 8, 8)
+    network.train()
+    assert torch.equal(network.penultimate(images), network.penultimate(images))
+    assert not torch.equal(network(images), network(images))
+    network.eval()
+    assert torch.equal(network(images), network(images))
