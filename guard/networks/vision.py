@@ -1,6 +1,5 @@
 """torchvision's classifiers for large pictures, from scratch or from a checkpoint."""
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from guard.errors import InputError
 from guard.networks.network import Network
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, pixels in [0, 1]
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # which are left out
 
 
 def vision(
@@ -51,7 +51,7 @@ def _trunk(model: str, classes: int) -> tuple[nn.Module, str, nn.Linear]:
     if model not in models.list_models(module=models):
         raise ValueError(f"torchvision has no classification model {model!r}")
     options: dict[str, Any] = {"weights": None, "num_classes": classes}
-    if "aux_logits" in inspect.signature(models.get_model_builder(model)).parameters:
+    if model in WITH_AUXILIARY_HEADS:
         options |= {"aux_logits": False, "init_weights": False}
     trunk = models.get_model(model, **options)
     linear = [item for item in trunk.named_modules() if isinstance(item[1], nn.Linear)]

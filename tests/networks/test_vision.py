@@ -77,6 +77,12 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+def test_auxiliary_heads_are_left_out() -> None:
+    """While training too, GoogLeNet answers with logits alone."""
+    network = build("torchvision", model="googlenet", classes=3).train()
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
