@@ -44,8 +44,9 @@ def classifier(data: str, out: Path, device: str, compiled: bool, **options: Any
     from guard.training.single import Order, train_one
 
     limit, held, extra = (options.pop(name) for name in ("limit", "held", "extra"))
-    parts = read_parts(data, limit, held=held, extra=extra)
     with team(local_device(device)) as mine:
+        with mine.lead_first():  # it may have to download
+            parts = read_parts(data, limit, held=held, extra=extra)
         machine = Machine(device=local_device(device), team=mine, compiled=compiled)
         path = train_one(parts, Order(**options), out=out, machine=machine, log=note)
         if mine.leads:

@@ -5,6 +5,7 @@ IDBH (Li & Spratling, ICLR 2023), which delays robust overfitting.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,20 +70,27 @@ class Augment:
         return lit.clamp(0, 1)
 
 
-def cutmix(images: Tensor, soft: Tensor, dice: Dice) -> tuple[Tensor, Tensor]:
+def turned(rows: Tensor) -> Tensor:
+    """Each row's predecessor in the batch; the first one's is the last."""
+    return rows.roll(1, 0)
+
+
+def cutmix(
+    images: Tensor, soft: Tensor, dice: Dice, *, neighbours: Callable[[Tensor], Tensor] = turned
+) -> tuple[Tensor, Tensor]:
     """A box of each picture's neighbour pasted in, and the classes mixed by area.
 
     images (N, C, H, W), soft (N, K) class shares; the box is the same for the batch, its area
-    uniform (Beta(1, 1)).
+    uniform (Beta(1, 1)); neighbours: whose box each row gets.
     """
     height, width = images.shape[2:]
-    area, down, across = (dice.uniform(1) for _ in range(3))
+    area, down, across = (dice.shared(1) for _ in range(3))
     tall, wide = (1 - area).sqrt() * height, (1 - area).sqrt() * width
     rows, columns = _inside(height, down, tall), _inside(width, across, wide)
     box = rows[:, None] & columns[None, :]  # (H, W)
     share = 1 - box.float().mean()
-    mixed = torch.where(box, images.roll(1, 0), images)
-    return mixed, share * soft + (1 - share) * soft.roll(1, 0)
+    mixed = torch.where(box, neighbours(images), images)
+    return mixed, share * soft + (1 - share) * neighbours(soft)
 
 
 def _inside(length: int, middle: Tensor, size: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ A write goes to a temporary file, is flushed to the disk and then renamed, so th
 moment leaves the old checkpoint or the new one.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,18 +19,34 @@ from torch import Tensor
 
 from guard.errors import InputError
 
-WEIGHTS, RECIPE = "weights.safetensors", "recipe.json"
+WEIGHTS, RECIPE, STATE = "weights.safetensors", "recipe.json", "checkpoint.safetensors"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-able description as one file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write tensors and a JSON-able description as one file; InputError where it cannot be."""
     part = path.with_suffix(".part")
-    held = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    save_file(held, part, metadata={"about": json.dumps(dict(about))})
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    held = {name: _packed(value) for name, value in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(held, part, metadata={"about": json.dumps(dict(about))})
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be written ({str(error).splitlines()[0]})") from error
+
+
+def _packed(value: Tensor) -> Tensor:
+    """A copy on the CPU, row by row: safetensors knows no other order and no shared memory."""
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """A short digest of tensors' bytes: whether two trainings see the same pictures."""
+    found = hashlib.blake2b(digest_size=16)
+    for value in tensors:
+        found.update(_packed(value).numpy().data)
+    return found.hexdigest()
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -92,4 +109,5 @@ def described(folder: Path) -> dict[str, Any] | None:
         found = json.loads((folder / RECIPE).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and (folder / WEIGHTS).exists() else None
+    whole = isinstance(found, dict) and {"recipe", "classes", "about"} <= found.keys()
+    return found if whole and (folder / WEIGHTS).exists() else None

@@ -7,7 +7,7 @@ pictures watches every epoch and the last good weights come back.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from guard.attacks.ball import Ball
 from guard.attacks.pgd import pgd
-from guard.errors import InputError, NumericError, OverloadedError
+from guard.errors import InputError, NumericError
 from guard.networks import Network
 from guard.training import checkpoint
 from guard.training.dice import Dice
@@ -25,6 +25,7 @@ from guard.training.lesson import Lesson
 from guard.training.parallel import Team
 from guard.training.pictures import Pictures
 from guard.training.recipe import Recipe
+from guard.training.troubles import fit_together, fits, in_one_line, kept
 from guard.training.weights import Average
 
 Log = Callable[[str], None]
@@ -55,40 +56,47 @@ def train(
     """Train by the recipe and return the averaged network, in eval mode and not yet fused.
 
     With `folder`, checkpoints are written on the way and training resumes from the last one, at
-    any step. Raises InputError for labels outside the classes, another recipe's checkpoint or a
-    damaged one; NumericError when the loss is no longer a number; OverloadedError when memory
-    ends. The last checkpoint survives each of them.
+    any step. Raises InputError for pictures that do not fit the recipe or the classes, another
+    recipe's checkpoint, a damaged one, or one that cannot be written; NumericError when the loss
+    is no longer a number; OverloadedError when memory ends; ConfigError when a batch does not
+    divide by the processes. The last checkpoint survives each of them.
     """
-    _fit_to_each_other(pictures, classes)
-    run = Run(recipe, pictures, classes, machine or Machine(), folder)
-    say = log if run.team.leads else lambda _line: None
-    if run.resume():
-        say(f"resumed at epoch {run.epochs_done + 1}, step {run.step}")
-    held = holdout.to(run.machine.device)
-    while run.epochs_done < recipe.epochs and not run.settled():
-        started, first = time.monotonic(), run.step
-        try:
-            losses = run.epoch()
-            clean, robust = canary(run.network_kept, held, eps=recipe.eps, norm=recipe.norm)
-        except NumericError as error:
-            raise NumericError(f"epoch {run.epochs_done + 1}, step {run.step + 1}: {error}") from None
-        except (RuntimeError, MemoryError) as error:
-            raise _explained(error, recipe, folder) from error
-        seconds = time.monotonic() - started
-        share = (run.steps - first) / run.steps
-        event = run.judge(robust)
-        found = {**losses, "clean": clean, "robust": robust, "seconds": seconds, "event": event}
-        speed = share * run.steps * recipe.batch / max(seconds, 1e-9)
-        run.record({**found, "images_per_second": speed})
-        left = (recipe.epochs - run.epochs_done) * seconds / share / 60
-        say(
-            f"epoch {run.epochs_done}/{recipe.epochs}: loss {losses['loss']:.3f}, held-out clean "
-            f"{clean:.3f}, PGD-10 {robust:.3f}, {speed:.0f} images/s, {left:.0f} min left"
-        )
-        if event:
-            say(f"epoch {run.epochs_done}: collapse, last good weights restored")
-        run.save()
+    machine = machine or Machine()
+    fit_together(pictures, holdout, classes)
+    machine.team.divide(min(recipe.batch, len(pictures)))
+    say = log if machine.team.leads else lambda _line: None
+    with in_one_line(recipe, folder):
+        run = Run(recipe, pictures, classes, machine, folder)
+        fits(run.network_kept, run.pictures)
+        if run.resume():
+            say(f"resumed at epoch {run.epochs_done + 1}, step {run.step}")
+        held = holdout.to(machine.device)
+        while run.epochs_done < recipe.epochs and not run.settled():
+            _one_epoch(run, held, say)
     return run.finish()
+
+
+def _one_epoch(run: "Run", held: Pictures, say: Log) -> None:
+    """Learn, look, judge, write down."""
+    recipe, started, first = run.recipe, time.monotonic(), run.step
+    losses = run.epoch()
+    # Running statistics differ a little between processes: all go by what the lead sees.
+    seen = canary(run.network_kept, held, eps=recipe.eps, norm=recipe.norm)
+    clean, robust = run.team.share(torch.tensor(seen, device=run.machine.device)).tolist()
+    seconds = time.monotonic() - started
+    share = (run.steps - first) / run.steps
+    event = run.judge(clean, robust)
+    found = {"clean": clean, "robust": robust, "seconds": seconds, "event": event}
+    speed = share * run.steps * recipe.batch / max(seconds, 1e-9)
+    run.record({**losses, **found, "images_per_second": speed})
+    left = (recipe.epochs - run.epochs_done) * seconds / share / 60
+    say(
+        f"epoch {run.epochs_done}/{recipe.epochs}: loss {losses['loss']:.3f}, held-out clean "
+        f"{clean:.3f}, PGD-10 {robust:.3f}, {speed:.0f} images/s, {left:.0f} min left"
+    )
+    if event:
+        say(f"epoch {run.epochs_done}: collapse, last good weights restored")
+    run.save()
 
 
 def canary(
@@ -111,9 +119,15 @@ def load_classifier(folder: Path) -> Network:
     found = checkpoint.described(folder)
     if found is None:
         raise InputError(f"{folder} holds no finished classifier")
-    network = Recipe.read(found["recipe"]).network(found["classes"])
+    try:
+        network = Recipe.read(found["recipe"]).network(found["classes"])
+    except (InputError, KeyError) as error:
+        raise InputError(f"{folder / checkpoint.RECIPE}: {error}") from error
     tensors, _ = checkpoint.load(folder / checkpoint.WEIGHTS)
-    network.load_state_dict(tensors)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{folder}: weights and recipe do not belong together") from error
     return network.eval().requires_grad_(False)
 
 
@@ -130,6 +144,8 @@ class Run:
     ) -> None:
         self.recipe, self.machine, self.team = recipe, machine, machine.team
         self.pictures, self.classes = pictures.to(machine.device), classes
+        seen = checkpoint.fingerprint(pictures.images, pictures.labels) if folder else ""
+        self.told = [len(pictures), classes, seen]
         self.folder = folder
         network = recipe.network(classes).to(machine.device)
         self.network: Network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -160,14 +176,9 @@ class Run:
             rows = self.team.rows(order[self.step])
             for group in self.lesson.optimizer.param_groups:
                 group["lr"] = self.recipe.rate(progress)
-            means = self.lesson(
-                self.pictures.pixels(rows),
-                self.pictures.labels[rows],
-                classes=self.classes,
-                progress=progress,
-            )
+            means = self._learn(rows, progress)
             self.average.follow(self.network)
-            for name, value in asdict(means).items():
+            for name, value in means.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.step += 1
             self.machine.tick(progress)
@@ -178,24 +189,42 @@ class Run:
         self.average.close_epoch(self.network, self.epochs_done / self.recipe.epochs)
         return losses
 
+    def _learn(self, rows: Tensor, progress: float) -> dict[str, float]:
+        """One step; the batch's mean losses under the journal's names."""
+        pixels, labels = self.pictures.pixels(rows), self.pictures.labels[rows]
+        try:
+            means = self.lesson(pixels, labels, classes=self.classes, progress=progress)
+        except NumericError as error:
+            at = f"epoch {self.epochs_done + 1}, step {self.step + 1}"
+            raise NumericError(f"{at}: {error}{kept(self.folder)}") from None
+        return {
+            "loss": means.loss,
+            "attacked_loss": means.attacked,
+            "clean_loss": means.clean,
+        }
+
     def _order(self) -> list[Tensor]:
         """The batches of the epoch at hand: they depend on seed and epoch alone."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 100_003 + self.epochs_done)
         shuffled = torch.randperm(len(self.pictures), generator=generator)
         size = min(self.recipe.batch, len(self.pictures))
-        return list(shuffled.to(self.machine.device)[: self.steps * size].split(size))
+        return list(shuffled.to(self.machine.device)[: self.steps * size].split(size))  # type: ignore[no-untyped-call]
 
-    def judge(self, robust: float) -> str:
-        """Keep the weights of a good epoch, bring the last good ones back after a collapse."""
-        if self.recipe.adversarial and robust < self.best - COLLAPSE:
+    def judge(self, clean: float, robust: float) -> str:
+        """Keep the weights of a good epoch, bring the last good ones back after a collapse.
+
+        Epochs are compared by robust accuracy, in natural training by clean accuracy.
+        """
+        found = robust if self.recipe.adversarial else clean
+        self.since_best += 1
+        if self.recipe.adversarial and found < self.best - COLLAPSE:
             self.average.network.load_state_dict(self.good)
             self.network.load_state_dict(self.good)
             self.lesson.optimizer.state.clear()
             return "collapse"
         self.good = self._copy()
-        self.since_best += 1
-        if robust > self.best:
-            self.best, self.since_best, self.best_weights = robust, 0, self.good
+        if found > self.best:
+            self.best, self.since_best, self.best_weights = found, 0, self.good
         return ""
 
     def settled(self) -> bool:
@@ -225,7 +254,7 @@ class Run:
     @property
     def path(self) -> Path | None:
         """The checkpoint's file."""
-        return self.folder / "checkpoint.safetensors" if self.folder else None
+        return self.folder / checkpoint.STATE if self.folder else None
 
     def save(self) -> None:
         """Write everything down."""
@@ -241,9 +270,11 @@ class Run:
             "dice": self.lesson.dice.generator.get_state(),
             "torch": torch.get_rng_state(),
         }
+        if self.machine.device.type == "cuda":
+            tensors["cuda"] = torch.cuda.get_rng_state(self.machine.device)
         about: dict[str, Any] = {
-            "recipe": asdict(self.recipe),
-            "pictures": [len(self.pictures), self.classes],
+            "recipe": self.recipe.stored(),
+            "pictures": self.told,
             "at": [self.epochs_done, self.step],
             "sums": self.sums,
             "eps": self.lesson.epsilon.value,
@@ -253,16 +284,31 @@ class Run:
         checkpoint.save(self.path, tensors, about)
 
     def resume(self) -> bool:
-        """Go on from the checkpoint, where there is one."""
-        if not self.path or not self.path.exists():
-            return False
-        tensors, about = checkpoint.load(self.path)
-        if Recipe.read(about["recipe"]) != self.recipe:
-            raise InputError(
-                f"{self.path} belongs to another recipe: use another folder or delete it"
-            )
-        if about["pictures"] != [len(self.pictures), self.classes]:
-            raise InputError(f"{self.path} belongs to other pictures: use another folder")
+        """Go on from the checkpoint, where there is one; every process from the same."""
+        found = self.path is not None and self.path.exists()
+        if self.path and found:
+            tensors, about = checkpoint.load(self.path)
+            self._compare(self.path, about)
+            try:
+                self._restore(tensors, about)
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise InputError(f"{self.path} does not fit this version: delete it") from error
+        mine = torch.tensor([self.epochs_done, self.step], device=self.machine.device)
+        if not mine.equal(self.team.share(mine.clone())):
+            raise InputError("processes see different checkpoints: they need one common folder")
+        return found
+
+    def _compare(self, path: Path, about: Mapping[str, Any]) -> None:
+        """InputError unless the checkpoint is of this training."""
+        advice = "use another folder or delete it"
+        if Recipe.read(about.get("recipe", {})) != Recipe.read(self.recipe.stored()):
+            raise InputError(f"{path} belongs to another recipe: {advice}")
+        told = about.get("pictures", [])
+        if told[:2] != self.told[:2] or told[2:] not in ([], self.told[2:]):
+            raise InputError(f"{path} belongs to other pictures: {advice}")
+
+    def _restore(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Bring back what `save` wrote down."""
         self.network.load_state_dict(checkpoint.unflatten("network", tensors))
         self.average.network.load_state_dict(checkpoint.unflatten("average", tensors))
         self.good = checkpoint.unflatten("good", tensors)
@@ -271,33 +317,14 @@ class Run:
         checkpoint.unpack_optimizer(self.lesson.optimizer, held)
         self.lesson.dice.generator.set_state(tensors["dice"])
         torch.set_rng_state(tensors["torch"])
+        if "cuda" in tensors and self.machine.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["cuda"], self.machine.device)
         self.epochs_done, self.step = about["at"]
         self.sums, self.lesson.epsilon.value = about["sums"], about["eps"]
         self.best, self.since_best = about["best"]
         self.average.steps, self.average.epochs = about["averaged"]
-        self.journal = Journal(
-            self.folder if self.team.leads else None, epochs_done=self.epochs_done
-        )
-        return True
+        lead = self.folder if self.team.leads else None
+        self.journal = Journal(lead, epochs_done=self.epochs_done)
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.average.network.state_dict().items()}
-
-
-def _fit_to_each_other(pictures: Pictures, classes: int) -> None:
-    if not len(pictures):
-        raise InputError("there is nothing to train on")
-    found = int(pictures.labels.max()) + 1
-    if found > classes:
-        raise InputError(f"the pictures have {found} classes and the network {classes}")
-
-
-def _explained(error: RuntimeError | MemoryError, recipe: Recipe, folder: Path | None) -> Exception:
-    """An error of the machinery in one line, where it is one that a user can do something about."""
-    text = str(error).lower()
-    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
-    kept = " (the last checkpoint is kept)" if folder else ""
-    if short:
-        return OverloadedError(f"out of memory at batch {recipe.batch}: lower it{kept}")
-    return error
-

@@ -93,10 +93,12 @@ class Craft:
         """Each step just crosses the linearised boundary to the best rival, inside the ball."""
         moved = images
         for _ in range(self.steps):
-            moved.requires_grad_(True)
+            moved = moved.detach().requires_grad_(True)
             gap = margin(model(moved), soft)
             (slope,) = torch.autograd.grad(gap.sum(), moved)
-            size = slope.flatten(1).abs().sum(1) if self.norm == "linf" else lengths(slope).flatten()
+            size = (
+                slope.flatten(1).abs().sum(1) if self.norm == "linf" else lengths(slope).flatten()
+            )
             need = (1.02 * gap.detach().abs() + 1e-4) / size.clamp_min(1e-8)
             need = need * (gap.detach() < 0)  # who has crossed stays
             step = need[:, None, None, None] * steepest(slope, norm=self.norm)

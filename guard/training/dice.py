@@ -29,6 +29,10 @@ class Dice:
         whole = (count * self.world, *shape)
         return self._mine(torch.randn(whole, generator=self.generator, device=self.device), count)
 
+    def shared(self, count: int) -> Tensor:
+        """(count,) in [0, 1), the same on every rank: for what concerns the batch as a whole."""
+        return torch.rand((count,), generator=self.generator, device=self.device)
+
     def spread(self, count: int, reach: float) -> Tensor:
         """(count,) uniform in [-reach, reach)."""
         return (self.uniform(count) * 2 - 1) * reach

@@ -23,27 +23,52 @@ def classifier(
     machine: Machine | None = None,
 ) -> Network:
     """The trained, fused network `name`: from `work` when it is finished there, else trained."""
-    folder = work / name
-    about = {"pictures": len(fit)}
-    found = checkpoint.described(folder)
-    if found and Recipe.read(found["recipe"]) == recipe:
-        log(f"{name}: already trained")
+    folder, machine = work / name, machine or Machine()
+    if _finished(folder, recipe, fit, classes):
+        if machine.team.leads:
+            log(f"{name}: already trained")
         network = load_classifier(folder)
     else:
-        log(f"{name}: training {recipe.architecture} for {recipe.epochs} epochs")
-        network = train(
-            recipe,
-            fit,
-            holdout,
-            classes,
-            folder=folder,
-            machine=machine,
-            log=lambda line: log(f"{name}: {line}"),
-        )
-        checkpoint.save_classifier(folder, network, recipe, classes=classes, about=about)
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        network = _trained(name, recipe, fit, holdout, classes, folder, machine, log)
     fuse(network)
     return network.requires_grad_(False)
+
+
+def _finished(folder: Path, recipe: Recipe, fit: Pictures, classes: int) -> bool:
+    """Whether the folder holds this recipe's classifier of as many pictures and classes."""
+    found = checkpoint.described(folder)
+    if not found or found["classes"] != classes or found["about"].get("pictures") != len(fit):
+        return False
+    return Recipe.read(found["recipe"]) == Recipe.read(recipe.stored())
+
+
+def _trained(
+    name: str,
+    recipe: Recipe,
+    fit: Pictures,
+    holdout: Pictures,
+    classes: int,
+    folder: Path,
+    machine: Machine,
+    log: Log,
+) -> Network:
+    """Train and store; several processes train together and the lead stores."""
+
+    def say(line: str) -> None:
+        log(f"{name}: {line}")
+
+    team = machine.team
+    if team.leads:
+        say(f"training {recipe.architecture} for {recipe.epochs} epochs")
+    network = train(
+        recipe, fit, holdout, classes, folder=folder, machine=machine, log=say
+    )  # fmt: skip
+    if team.leads:
+        about = {"pictures": len(fit)}
+        checkpoint.save_classifier(folder, network, recipe, classes=classes, about=about)
+        (folder / checkpoint.STATE).unlink(missing_ok=True)
+    team.wait()  # whoever starts next finds it finished
+    return network
 
 
 def networks(

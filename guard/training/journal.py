@@ -11,7 +11,7 @@ COLUMNS = (
 
 
 class Journal:
-    """`log.csv` in the run's folder; rows of epochs that are done again after a stop are dropped."""
+    """`log.csv` in the run's folder; rows of epochs done again after a stop are dropped."""
 
     def __init__(self, folder: Path | None, *, epochs_done: int = 0) -> None:
         self.path = folder / "log.csv" if folder else None
@@ -27,10 +27,12 @@ class Journal:
         if not self.path:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
+        part.replace(self.path)
 
 
 def draw(paths: Sequence[Path], picture: Path) -> None:

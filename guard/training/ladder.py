@@ -4,8 +4,8 @@
 attacks, clean and attacked pictures together, a penalty on the distance between their features,
 and a strength steered by the gap of the two losses; its ablations leave one of these out each.
 `adaptive-literal` keeps the origin's own rule, optimiser and start (Adam 1e-3, eps 0.05). `nfgsm`,
-`pgd`, `trades`, `trades-awp` and `mart` are the field's; the `fast-` ones take N-FGSM's single step. Compute is counted in forward and backward
-passes (`Recipe.within`).
+`pgd`, `trades`, `trades-awp` and `mart` are the field's; the `fast-` ones take N-FGSM's single
+step. Compute is counted in forward and backward passes (`Recipe.within`).
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """One step of training: change the pictures, attack them, lower the loss."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class Both(nn.Module):
         """(N, C, H, W) to (N, K) and (N, F)."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             features = self.network.penultimate(images)
-            logits: Tensor = self.network.head(features)
+            logits: Tensor = self.network.head(self.network.dropout(features))
         return logits.float(), features
 
 
@@ -77,9 +78,12 @@ class Lesson:
         soft = smooth(shares(labels, classes), recipe.label_smoothing)
         mixes = recipe.augment.cutmix
         if mixes and self.dice.pick((mixes, 1 - mixes)) == 0:
-            images, soft = cutmix(images, soft, self.dice)
+            images, soft = cutmix(images, soft, self.dice, neighbours=self.team.neighbours)
         images = images.contiguous(memory_format=torch.channels_last)
-        attacked = self.attack(images, soft, progress)
+        noise = self._noise(images)
+        attacked = self.attack(images, soft, progress, noise)
+        images, attacked = _under(noise, images), _under(noise, attacked)
+        soft = soft.repeat(max(len(noise), 1), 1)
         self.optimizer.zero_grad()
         if recipe.awp and progress >= recipe.awp_from:
             with pushed(
@@ -91,48 +95,57 @@ class Lesson:
                 means = self._slope(images, attacked, soft)
         else:
             means = self._slope(images, attacked, soft)
-        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+        length = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+        *found, steep = torch.cat([means, length.view(1)]).tolist()
+        if not math.isfinite(found[0]):
+            raise NumericError(f"the loss became {found[0]}: lower peak_rate or clip")
+        if not math.isfinite(steep):
+            raise NumericError(f"the gradient became {steep}: lower peak_rate or clip")
         self.optimizer.step()
-        self.epsilon.learn(means.attacked, means.clean)
-        return means
+        self.epsilon.learn(found[1], found[2])
+        return Means(*found)
 
-    def attack(self, images: Tensor, soft: Tensor, progress: float) -> Tensor:
-        """The batch's examples (N, C, H, W), by attacks drawn from the recipe's mix."""
+    def attack(
+        self, images: Tensor, soft: Tensor, progress: float, noise: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The batch's examples (N, C, H, W), by attacks drawn from the recipe's mix.
+
+        Under smoothing they are made against the mean answer to the pictures plus each `noise`
+        (N, C, H, W), the same draws at every step (SmoothAdv: Salman et al., NeurIPS 2019).
+        """
         recipe = self.recipe
         if not recipe.adversarial:
-            return self._noisy(images)
+            return images
         names, weights = list(recipe.attacks), list(recipe.attacks.values())
         chosen = [names[self.dice.pick(weights)] for _ in range(recipe.chained)]
         # Many steps would drag the running statistics along; a single one sees them fresh.
         self.network.train(all(name in SINGLE_STEP for name in chosen))
         craft = recipe.craft(self.epsilon.at(progress))
-        moved = chain(craft, chosen, self._victim, images, soft, self.dice)
+        moved = chain(craft, chosen, lambda x: self._victim(x, noise), images, soft, self.dice)
         self.network.train()
-        return self._noisy(moved.detach())
+        return moved.detach()
 
-    def _victim(self, images: Tensor) -> Tensor:
-        """What examples are made against: under smoothing, the mean over noisy copies."""
-        if not self.recipe.sigma:
+    def _victim(self, images: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """What examples are made against: under smoothing, the log of the mean answer."""
+        if not noise:
             logits: Tensor = self.both(images)[0]
             return logits
-        looks = [self.both(self._noisy(images))[0].softmax(1) for _ in range(self.recipe.noises)]
+        looks = [self.both(images + one)[0].softmax(1) for one in noise]
         return torch.stack(looks).mean(0).clamp_min(1e-12).log()
 
-    def _noisy(self, images: Tensor) -> Tensor:
-        if not self.recipe.sigma:
-            return images
-        return images + self.recipe.sigma * self.dice.normal(*images.shape)
+    def _noise(self, images: Tensor) -> list[Tensor]:
+        """The batch's draws of Gaussian noise, (N, C, H, W) each; none without smoothing."""
+        sigma = self.recipe.sigma
+        draws = self.recipe.noises if sigma else 0
+        return [sigma * self.dice.normal(*images.shape) for _ in range(draws)]
 
-    def _slope(self, images: Tensor, attacked: Tensor, soft: Tensor) -> Means:
-        """Leave the loss's gradient in the parameters."""
+    def _slope(self, images: Tensor, attacked: Tensor, soft: Tensor) -> Tensor:
+        """Leave the loss's gradient in the parameters; the batch's means, (3,)."""
         loss, parts = self._loss(self.model, images, attacked, soft)
         means = torch.stack([loss.detach(), *parts])
         self.team.average(means)
-        found = Means(*means.tolist())
-        if not math.isfinite(found.loss):
-            raise NumericError(f"the loss became {found.loss}: lower peak_rate or clip")
         loss.backward()  # type: ignore[no-untyped-call]
-        return found
+        return means
 
     def _loss(
         self, model: nn.Module, images: Tensor, attacked: Tensor, soft: Tensor
@@ -144,7 +157,7 @@ class Lesson:
             loss = cross_entropy(logits, soft).mean()
             absent = torch.full_like(loss.detach(), torch.nan)
             return loss + self._sparse(), (loss.detach(), absent)
-        logits, features = model(torch.cat([attacked, self._noisy(images)]))
+        logits, features = model(torch.cat([attacked, images]))
         (hard, easy), (far, near) = logits.chunk(2), features.chunk(2)
         attacked_loss, clean_loss = cross_entropy(hard, soft), cross_entropy(easy, soft)
         if recipe.objective == "ce":
@@ -163,6 +176,11 @@ class Lesson:
             return 0.0
         sizes = [p.abs().sum() for p in self.network.parameters() if p.ndim > 1]
         return self.recipe.l1 * torch.stack(sizes).sum()
+
+
+def _under(noise: Sequence[Tensor], images: Tensor) -> Tensor:
+    """Images (N, C, H, W) under each of S draws, (S N, C, H, W); as they are without any."""
+    return torch.cat([images + one for one in noise]) if noise else images
 
 
 def _optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:

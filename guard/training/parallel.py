@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from guard.errors import ConfigError
+from guard.errors import ConfigError, GuardError
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,34 @@ class Team:
         """The one process that writes files and speaks."""
         return self.rank == 0
 
+    def divide(self, batch: int) -> int:
+        """Rows of a batch for each process; ConfigError when they do not divide."""
+        if batch % self.world:
+            raise ConfigError(
+                f"a batch of {batch} does not divide by {self.world} processes", key="batch"
+            )
+        return batch // self.world
+
     def rows(self, index: Tensor) -> Tensor:
         """This process's part of a batch's rows; ConfigError when they do not divide."""
-        if len(index) % self.world:
-            raise ConfigError(
-                f"a batch of {len(index)} does not divide by {self.world} processes", key="batch"
-            )
-        return index.chunk(self.world)[self.rank]
+        size = self.divide(len(index))
+        return index[self.rank * size : (self.rank + 1) * size]
+
+    def neighbours(self, rows: Tensor) -> Tensor:
+        """Each row's predecessor in the whole batch; the first one's is the last."""
+        rolled = rows.roll(1, 0)
+        if self.world > 1:
+            last = rolled[:1].clone(memory_format=torch.contiguous_format)
+            lasts = [torch.empty_like(last) for _ in range(self.world)]
+            dist.all_gather(lasts, last)
+            rolled[:1] = lasts[self.rank - 1]
+        return rolled
+
+    def share(self, value: Tensor) -> Tensor:
+        """The lead's value, on every process."""
+        if self.world > 1:
+            dist.broadcast(value, 0)
+        return value
 
     def average(self, value: Tensor) -> None:
         """The mean over all processes, in place."""
@@ -55,17 +76,41 @@ class Team:
         if self.world > 1:
             dist.barrier()
 
+    @contextmanager
+    def lead_first(self) -> Iterator[None]:
+        """What the lead does alone before the others do it too."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
 
 @contextmanager
 def team(device: torch.device) -> Iterator[Team]:
-    """The team that `torchrun` started, or a team of one."""
+    """The team that `torchrun` started, or a team of one.
+
+    A wrong setting is wrong everywhere: the lead says so and the others leave in silence. When a
+    process is lost the others end with a GuardError, and `torchrun --max-restarts` starts anew.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Team()
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    rank = dist.get_rank()
     try:
-        yield Team(dist.get_rank(), world)
+        yield Team(rank, world)
+    except ConfigError:
+        if rank:
+            raise SystemExit(2) from None
+        raise
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        raise GuardError(f"process {rank} lost the others: start again to resume") from error
     finally:
         dist.destroy_process_group()
 

@@ -27,7 +27,9 @@ def share(schedule: str, progress: float, *, top: float = 0.3) -> float:
         return 1.0 if progress < 0.75 else 0.1 if progress < 0.9 else 0.01
     if schedule == "constant":
         return 1.0
-    raise InputError(f"no schedule {schedule!r}; there are cyclic, onecycle, cosine, steps, constant")
+    raise InputError(
+        f"no schedule {schedule!r}; there are cyclic, onecycle, cosine, steps, constant"
+    )
 
 
 def _bend(part: float) -> float:

@@ -1,14 +1,17 @@
 """The recipe of one classifier: everything that decides what is learned, in one dataclass."""
 
+import inspect
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import torch
 
 from guard.attacks.ball import Ball
 from guard.errors import InputError
-from guard.networks import Network, build
+from guard.networks import ARCHITECTURES, Network, build
+from guard.networks.network import Frame
 from guard.training.augment import Augment
 from guard.training.crafting import NAMES, Craft
 from guard.training.epsilon import Kind
@@ -16,6 +19,8 @@ from guard.training.losses import Objective
 from guard.training.rates import Schedule, share
 
 NFGSM = {"nfgsm": 1.0}
+Optimizer = Literal["sgd", "adam"]
+Select = Literal["last", "best"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Recipe:
     clamp: tuple[float, float] = (0.01, 0.06)
     gap: float = 0.5  # what "steered" holds L_adv - L_clean at
     sigma: float = 0.0  # randomised smoothing: Gaussian noise on every example
-    noises: int = 1  # SmoothAdv: noise draws an attack averages over
+    noises: int = 1  # draws per picture; SmoothAdv attacks their mean and trains on each
 
     # The loss.
     objective: Objective = "ce"
@@ -60,13 +65,13 @@ class Recipe:
     # The way down.
     epochs: int = 30
     batch: int = 128
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Optimizer = "sgd"
     schedule: Schedule = "cyclic"
     peak_rate: float = 0.2
     clip: float = 5.0
     ema: float = 0.995
     swa: float = 1.0  # share of training after which epochs are averaged alike
-    select: Literal["last", "best"] = "last"  # which epoch's weights are returned
+    select: Select = "last"  # which epoch's weights are returned
     patience: int = 0  # epochs without a better canary before it stops; 0: never
     augment: Augment = field(default_factory=Augment)
     bf16: bool = True
@@ -75,7 +80,21 @@ class Recipe:
     def __post_init__(self) -> None:
         if unknown := set(self.attacks) - set(NAMES):
             raise InputError(f"no training attack {min(unknown)!r}; there are {', '.join(NAMES)}")
-        share(self.schedule, 0.0)
+        if any(weight < 0 for weight in self.attacks.values()) or not self._whole:
+            raise InputError(f"attacks need weights above 0, not {dict(self.attacks)}")
+        for name, kind in CHOICES.items():
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise InputError(f"no {name} {value!r}; there are {', '.join(get_args(kind))}")
+        for name, least in LEAST.items():
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name} is {least} at least, not {getattr(self, name)}")
+        if len(self.clamp) != 2 or not 0 <= self.clamp[0] <= self.clamp[1]:
+            raise InputError(f"clamp is a low and a high eps, not {self.clamp}")
+
+    @property
+    def _whole(self) -> float:
+        """The sum of the attacks' weights; 1 for natural training."""
+        return sum(self.attacks.values()) if self.attacks else 1.0
 
     @property
     def adversarial(self) -> bool:
@@ -98,29 +117,71 @@ class Recipe:
 
     def passes(self) -> float:
         """Mean forward-and-backward passes per picture and epoch: what equal compute means."""
-        whole = sum(self.attacks.values()) or 1.0
         craft = self.craft(self.eps)
-        crafting = sum(craft.passes(name) * w / whole for name, w in self.attacks.items())
-        crafting *= self.chained * self.noises
+        crafting = sum(craft.passes(name) * w / self._whole for name, w in self.attacks.items())
+        copies = self.noises if self.sigma else 1
         uphill = 1 - self.awp_from if self.awp else 0.0
-        return crafting + (1 + self.paired) * (1 + uphill)
+        return copies * (crafting * self.chained + (1 + self.paired) * (1 + uphill))
 
     def within(self, passes: float) -> "Recipe":
         """The same recipe for as many whole epochs as fit into that many passes per picture."""
         return replace(self, epochs=max(1, int(passes / self.passes())))
 
     def network(self, classes: int) -> Network:
-        """A fresh network of this recipe's shape, initialised from its seed."""
+        """A fresh network of this recipe's shape, initialised from its seed.
+
+        Raises InputError for an architecture or options that do not exist.
+        """
         torch.manual_seed(self.seed)
-        return build(self.architecture, **self.arguments(classes))
+        try:
+            return build(self.architecture, **self.arguments(classes))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"no network {self.architecture!r} like this: {error}") from error
 
     def arguments(self, classes: int) -> dict[str, Any]:
         """What `guard.networks.build` needs besides the architecture's name."""
-        known = {"classes": classes, "channels": self.channels, "width": self.width}
-        return {**known, "activation": self.activation, "grid": self.grid, **self.options}
+        known = {"classes": classes, "channels": self.channels}
+        shape = {"width": self.width, "activation": self.activation, "grid": self.grid}
+        takes = set(inspect.signature(ARCHITECTURES[self.architecture]).parameters)
+        if "frame" in takes:
+            takes |= set(Frame.__annotations__)
+        fitting = {name: value for name, value in shape.items() if name in takes}
+        return {**known, **fitting, **self.options}
+
+    def stored(self) -> dict[str, Any]:
+        """As a checkpoint keeps it: tuples are lists."""
+        kept: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return kept
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> "Recipe":
-        """From `asdict`, as a checkpoint keeps it; what it does not name is as by default."""
-        augment = Augment(**stored["augment"])
-        return cls(**{**stored, "augment": augment, "clamp": tuple(stored["clamp"])})
+        """From `stored`; what it does not name is as by default. InputError for anything else."""
+        try:
+            augment = Augment(**stored["augment"])
+            return cls(**{**stored, "augment": augment, "clamp": tuple(stored["clamp"])})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(f"not a recipe of this version: {error}") from error
+
+
+# Fields with a fixed choice, and the least that the counting ones may be.
+CHOICES: dict[str, Any] = {
+    "norm": Ball,
+    "epsilon": Kind,
+    "objective": Objective,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "select": Select,
+}
+LEAST = {
+    "epochs": 1,
+    "batch": 1,
+    "steps": 1,
+    "chained": 1,
+    "noises": 1,
+    "width": 1,
+    "channels": 1,
+    "grid": 1,
+    "patience": 0,
+    "eps": 0.0,
+    "sigma": 0.0,
+}

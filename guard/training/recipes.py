@@ -7,7 +7,6 @@ is measured on attacks on `referee`, which has another seed and another architec
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-
 from typing import Any
 
 from guard.errors import ConfigError
@@ -38,12 +37,8 @@ class PackRecipe:
         # Smoothed, so that its logits stay small and single precision is precise enough.
         default=replace(NATURAL, seed=11, label_smoothing=0.1)
     )
-    rehearsal: Recipe = field(
-        default=replace(CLEANER, architecture="residual", width=16, seed=12)
-    )
-    referee: Recipe = field(
-        default=replace(CLEANER, architecture="broad", width=24, seed=13)
-    )
+    rehearsal: Recipe = field(default=replace(CLEANER, architecture="residual", width=16, seed=12))
+    referee: Recipe = field(default=replace(CLEANER, architecture="broad", width=24, seed=13))
     copies: int = 4  # noisy copies per image
     sigma: float = 0.05  # their standard deviation
     squeezing_asks: str = "sentinel"

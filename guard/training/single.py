@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from guard.errors import ConfigError
+from guard.errors import ConfigError, InputError
 from guard.networks import ARCHITECTURES, parameters
 from guard.training import journal
 from guard.training.augment import Augment
@@ -39,10 +39,13 @@ class Order:
         name, recipe = self._found()
         recipe = replace(recipe, channels=channels)
         for change in self.changes:
-            recipe = changed(recipe, change)
+            try:
+                recipe = changed(recipe, change)
+            except InputError as error:
+                raise ConfigError(f"{change}: {error}", key="set") from error
         if recipe.architecture not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            raise ConfigError(f"no architecture {recipe.architecture!r}; there are {known}", key="set")
+            known = f"there are {', '.join(ARCHITECTURES)}"
+            raise ConfigError(f"no architecture {recipe.architecture!r}; {known}", key="set")
         return name, recipe if self.passes is None else recipe.within(self.passes)
 
     def _found(self) -> tuple[str, Recipe]:
@@ -60,7 +63,11 @@ class Order:
 
 
 def changed(recipe: Recipe, change: str) -> Recipe:
-    """The recipe with one `field=value` set; the value is read as the field's present type."""
+    """The recipe with one `field=value` set; the value is read as the field's present type.
+
+    Raises ConfigError for an unknown field or an unreadable value, InputError for one that no
+    recipe may have.
+    """
     key, equals, text = change.partition("=")
     head, _, tail = key.partition(".")
     if not equals:
@@ -70,13 +77,15 @@ def changed(recipe: Recipe, change: str) -> Recipe:
         return replace(recipe, augment=replace(recipe.augment, **{tail: inner}))
     if head == "options" and tail:
         return replace(recipe, options={**recipe.options, tail: _guess(text)})
+    if tail or head in ("augment", "options"):
+        raise ConfigError(f"{key!r} is not like augment.flip or options.depth", key="set")
     if head == "attacks":
         return replace(recipe, attacks=_weights(text, key))
     return replace(recipe, **{head: _value(recipe, head, text, key)})
 
 
 def train_one(parts: Parts, order: Order, *, out: Path, machine: Machine, log: Log) -> Path:
-    """Train and write `out/NAME/`, curves, and as ONNX: `images` [N, C, H, W] to `logits` [N, K]."""
+    """Train, write `out/NAME/` with curves, and as ONNX: `images` [N, C, H, W] to `logits`."""
     name, recipe = order.settle(channels=parts.fit.shape[0])
     fit, held = pictures(parts.fit), pictures(parts.rehearse)
     classes = len(parts.fit.classes)
@@ -85,7 +94,8 @@ def train_one(parts: Parts, order: Order, *, out: Path, machine: Machine, log: L
     if machine.team.leads:
         network = network.cpu()
         export_classifier(network, path, shape=parts.fit.shape)
-        journal.draw([out / name / "log.csv"], out / name / "curves.png")
+        if (out / name / "log.csv").exists():
+            journal.draw([out / name / "log.csv"], out / name / "curves.png")
         right = accuracy(network, pictures(parts.test))
         log(f"{name}: {parameters(network)} parameters, {100 * right:.1f}% of the test pictures")
     return path
@@ -101,7 +111,10 @@ def _value(owner: Recipe | Augment, name: str, text: str, key: str) -> Any:
         if isinstance(present, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(present, tuple):
-            return tuple(float(Fraction(part)) for part in text.split(","))
+            parts = tuple(float(Fraction(part)) for part in text.split(","))
+            if len(parts) != len(present):
+                raise ValueError(f"{len(present)} numbers are needed")
+            return parts
         if isinstance(present, float):
             return float(Fraction(text))
         return type(present)(text)

@@ -51,28 +51,28 @@ class Average:
 
 @contextmanager
 def pushed(
-    network: nn.Module, loss: Callable[[], Tensor], *, gamma: float, reduce: Callable[[Tensor], None]
+    network: nn.Module,
+    loss: Callable[[], Tensor],
+    *,
+    gamma: float,
+    reduce: Callable[[Tensor], None],
 ) -> Iterator[None]:
     """Inside, the weights stand a share `gamma` of their length up the loss's slope.
 
-    loss: computes the batch's loss; reduce: averages a gradient over processes, in place.
+    loss: computes the batch's loss; reduce: averages a gradient over processes, in place. After
+    it they are what they were, bit for bit, even where the slope was no number.
     """
     layers = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     slopes = torch.autograd.grad(loss(), layers, allow_unused=True)
-    pushes = []
+    before = [layer.detach().clone() for layer in layers]
     with torch.no_grad():
         for layer, slope in zip(layers, slopes, strict=True):
-            if slope is None:
-                pushes.append(None)
-                continue
-            reduce(slope)
-            push = slope * (gamma * layer.norm() / slope.norm().clamp_min(1e-12))
-            layer.add_(push)
-            pushes.append(push)
+            if slope is not None:
+                reduce(slope)
+                layer.add_(slope * (gamma * layer.norm() / slope.norm().clamp_min(1e-12)))
     try:
         yield
     finally:
         with torch.no_grad():
-            for layer, push in zip(layers, pushes, strict=True):
-                if push is not None:
-                    layer.sub_(push)
+            for layer, value in zip(layers, before, strict=True):
+                layer.copy_(value)
