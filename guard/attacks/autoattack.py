@@ -67,8 +67,8 @@ def autoattack(
     for some in torch.split(rows, batch):
         standing[some] = model(images[some]).argmax(1) == labels[some]
     for part in parts:
-        count = queries if part == "square" else steps
-        attack = partial(PARTS[part], eps=eps, norm=norm, steps=count, generator=generator)
+        length = {"queries": queries} if part == "square" else {"steps": steps}
+        attack = partial(PARTS[part], eps=eps, norm=norm, generator=generator, **length)
         for some in torch.split(rows[standing], batch):
             found = attack(model, images[some], labels[some])
             right = model(found).argmax(1) == labels[some]

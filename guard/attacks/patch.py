@@ -57,7 +57,7 @@ class Sticker:
         alpha = seen[:, channels:] if mask is None else seen[:, channels:] * mask
         color = seen[:, :channels] / seen[:, channels:].clamp_min(1e-6)
         lit = (color * (1 + poses[:, 3, None, None, None])).clamp(0, 1)
-        return images * (1 - alpha) + lit * alpha
+        return (images * (1 - alpha) + lit * alpha).clamp(0, 1)
 
     def _placing(self, poses: Tensor, height: int, width: int) -> Tensor:
         """(N, 2, 3): from coordinates of the picture to those of the sticker, as affine_grid."""

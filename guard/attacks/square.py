@@ -28,7 +28,7 @@ def square(
     labels: Tensor,
     *,
     eps: float,
-    steps: int = 5000,
+    queries: int = 5000,
     norm: Ball = "linf",
     area: float = 0.8,
     rescale: bool = False,
@@ -39,14 +39,14 @@ def square(
 ) -> Tensor:
     """Squares of new values, kept where they help (Andriushchenko et al. 2020).
 
-    images (N, C, H, W), labels (N,); eps: budget in `norm`; steps: queries per image at most; area:
-    share of the picture that the first squares cover, halved on a schedule made for 10,000 queries,
-    which `rescale` fits to `steps`; targets (N,): wanted classes, None for any wrong one. An image
-    leaves the batch once it fools the model. Those misclassified already come back unchanged, those
-    that never fool it at their highest loss.
+    images (N, C, H, W), labels (N,); eps: budget in `norm`; queries: per image at most, after the
+    one for the image itself; area: share of the picture that the first squares cover, halved on a
+    schedule made for 10,000 queries, which `rescale` fits to `queries`; targets (N,): wanted
+    classes, None for any wrong one. An image leaves the batch once it fools the model. Those
+    misclassified already come back unchanged, those that never fool it at their highest loss.
     """
     goal, out = Goal(labels, targets, loss), images.clone()
-    search = _Search(model, eps, norm, steps, area, rescale, generator)
+    search = _Search(model, eps, norm, queries, area, rescale, generator)
     standing = (~goal.reached(full(model(images)))).nonzero()[:, 0]
     for _ in range(restarts):
         if not len(standing):
@@ -64,7 +64,7 @@ class _Search:
     model: Classifier
     eps: float
     norm: Ball
-    steps: int
+    queries: int
     area: float
     rescale: bool
     generator: torch.Generator | None
@@ -75,7 +75,7 @@ class _Search:
         level, hit = self._ask(best, goal)
         out, fooled = best.clone(), hit.clone()
         active = torch.arange(len(images), device=images.device)
-        for k in range(self.steps - 1):
+        for k in range(self.queries - 1):
             if bool(hit.any()):
                 keep = (~hit).nonzero()[:, 0]
                 active, images, goal = active[keep], images[keep], goal[keep]
@@ -98,7 +98,7 @@ class _Search:
     def _edge(self, query: int, images: Tensor) -> int:
         """Edge of the next square in pixels."""
         height, width = images.shape[2:]
-        scaled = query * 10000 // self.steps if self.rescale else query
+        scaled = query * 10000 // self.queries if self.rescale else query
         share = self.area / 2 ** sum(scaled > bound for bound in _HALVINGS)
         edge = round(math.sqrt(share * height * width))
         if self.norm == "l2":

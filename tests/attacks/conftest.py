@@ -1,7 +1,8 @@
-"""Two tiny sign classifiers, trained in seconds, to be attacked."""
+"""Tiny sign classifiers, trained in seconds, to be attacked."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 import torch
@@ -29,24 +30,42 @@ def _network() -> nn.Sequential:
     return nn.Sequential(*stage(3, 16, 5), *stage(16, 32, 3), *stage(32, 32, 3), *head)
 
 
-def train(seed: int, *, count: int = 5000, epochs: int = 6) -> nn.Module:
-    """A standard-trained classifier of signs, about 10 k parameters."""
-    data = signs.make(count, seed=100 + seed, difficulty=1.0)
-    images, labels = torch.from_numpy(data.pixels()), torch.from_numpy(data.labels)
+def train(seed: int, *, count: int = 5000, epochs: int = 6, eps: float = 0.0) -> nn.Module:
+    """A classifier of signs, about 10 k parameters; with eps trained by N-FGSM, else standard."""
+    images, labels = _pictures(count, 100 + seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _network()
+        model = _network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         steps = epochs * (count // 64)
         sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
         rate = torch.optim.lr_scheduler.OneCycleLR(sgd, 0.1, total_steps=steps)
         for _ in range(epochs):
             for index in torch.randperm(count)[: count // 64 * 64].split(64):
+                seen = images[index].contiguous(memory_format=torch.channels_last)
+                if eps:
+                    reach = eps * min(1.0, rate.last_epoch / (0.3 * steps))
+                    seen = _perturbed(model, seen, labels[index], reach)
                 sgd.zero_grad()
-                cross_entropy(model(images[index]), labels[index]).backward()
+                cross_entropy(model(seen), labels[index]).backward()
                 sgd.step()
                 rate.step()
     model.zero_grad()
-    return model.eval()
+    return model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+
+
+@cache
+def _pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Procedural signs as pixels (N, 3, 32, 32) and labels (N,)."""
+    data = signs.make(count, seed=seed, difficulty=1.0)
+    return torch.from_numpy(data.pixels()), torch.from_numpy(data.labels)
+
+
+def _perturbed(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+    """One signed step from noise of twice eps (de Jorge et al. 2022)."""
+    noise = torch.empty_like(images).uniform_(-2 * eps, 2 * eps)
+    start = (images + noise).requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(model(start), labels), start)
+    return (start.detach() + eps * gradient.sign()).clamp(0, 1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,9 +80,17 @@ def _one_thread() -> Iterator[None]:
 def victim() -> Victim:
     """The classifier under attack and 48 unseen pictures that it has right."""
     model = train(1)
-    data = signs.make(108, seed=9, difficulty=1.0)
-    images, labels = torch.from_numpy(data.pixels()), torch.from_numpy(data.labels)
+    images, labels = _pictures(108, 9)
     with torch.no_grad():
         right = (model(images).argmax(1) == labels).nonzero()[:48, 0]
     assert len(right) == 48, "the tiny classifier did not learn"
     return Victim(model, images[right], labels[right])
+
+
+@pytest.fixture(scope="session")
+def robust() -> Victim:
+    """An adversarially trained classifier and 100 unseen pictures, not all of which it has right.
+
+    Strong attacks leave it between a third and two thirds at 6/255 and at L2 0.5.
+    """
+    return Victim(train(1, eps=4 / 255, epochs=4), *_pictures(100, 9))

@@ -1,56 +1,93 @@
-"""What every attack promises, one row per attack."""
+"""What every attack of the catalogue promises, one row per attack and way of using it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from guard.attacks import cw, deepfool, fgsm, patch, pgd, round8
-from guard.attacks.ball import lengths
+from guard.attacks import pgd, round8
+from guard.attacks.ball import sizes
+from guard.attacks.catalogue import CATALOGUE, Ready, ready
+from guard.errors import InputError
+from guard.threat import ThreatModel
 
 from .conftest import Victim
 
-Attack = Callable[..., Tensor]
+SMALL = {"parts": ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"), "steps": 4, "queries": 5}
 
 
 @dataclass(frozen=True)
 class Row:
-    name: str
-    attack: Attack
-    options: dict[str, Any]
+    name: str  # of the attack
+    threat: str  # "" for none
     success: float  # share of pictures that must fool the tiny classifier
-    linf: float | None = None
-    l2: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        told = " ".join(str(value) for value in self.options.values() if isinstance(value, str))
+        return f"{self.name} {self.threat} {told}".replace("/255", "").strip()
 
 
 ROWS = [
-    Row("fgsm", fgsm.fgsm, {"eps": 8 / 255}, 0.6, linf=8 / 255),
-    Row("fgsm-margin", fgsm.fgsm, {"eps": 8 / 255, "loss": "margin"}, 0.6, linf=8 / 255),
-    Row("pgd", pgd.pgd, {"eps": 8 / 255, "steps": 10}, 0.95, linf=8 / 255),
-    Row("pgd-margin", pgd.pgd, {"eps": 8 / 255, "steps": 10, "loss": "margin"}, 0.95, linf=8 / 255),
-    Row(
-        "pgd-early", pgd.pgd, {"eps": 8 / 255, "steps": 10, "early_stop": True}, 0.95, linf=8 / 255
-    ),
-    Row("pgd-restarts", pgd.pgd, {"eps": 4 / 255, "steps": 5, "restarts": 2}, 0.5, linf=4 / 255),
-    Row("pgd-l2", pgd.pgd, {"eps": 1.0, "steps": 10, "norm": "l2"}, 0.8, l2=1.0),
-    Row("deepfool", deepfool.deepfool, {}, 1.0, l2=5.0),
-    Row("cw", cw.cw, {"steps": 60, "searches": 3, "initial_weight": 0.5}, 0.95, l2=5.0),
-    Row("patch", patch.patch, {"steps": 20, "sticker": patch.Sticker(size=12)}, 0.5),
+    Row("fgsm", "linf 8/255", 0.6),
+    Row("fgsm", "linf 8/255", 0.6, {"loss": "margin"}),
+    Row("bim", "linf 8/255", 0.95),
+    Row("mifgsm", "linf 8/255", 0.9),
+    Row("mifgsm", "l2 1", 0.8),
+    Row("pgd", "linf 8/255", 0.95, {"steps": 10}),
+    Row("pgd", "linf 8/255", 0.95, {"steps": 10, "loss": "dlr"}),
+    Row("pgd", "linf 8/255", 0.95, {"steps": 10, "early_stop": True}),
+    Row("pgd", "linf 4/255", 0.5, {"steps": 5, "restarts": 2}),
+    Row("pgd", "l2 1", 0.8, {"steps": 10}),
+    Row("cw-linf", "linf 8/255", 0.95, {"steps": 10}),
+    Row("apgd-ce", "linf 8/255", 0.95, {"steps": 10}),
+    Row("apgd-ce", "l2 1", 0.8, {"steps": 10, "early_stop": False}),
+    Row("apgd-dlr", "linf 8/255", 0.95, {"steps": 10, "restarts": 2}),
+    Row("apgd-t", "linf 8/255", 0.95, {"steps": 10, "classes": 3}),
+    Row("apgd-t", "l2 1", 0.8, {"steps": 10, "classes": 3}),
+    Row("autoattack", "linf 8/255", 0.9, SMALL),
+    Row("autoattack", "l2 1", 0.8, SMALL),
+    Row("autoattack-quick", "linf 8/255", 0.9, {"steps": 4}),
+    Row("fab", "linf 8/255", 0.9, {"steps": 8, "candidates": 3}),
+    Row("fab", "", 1.0, {"steps": 8, "candidates": 3, "restarts": 2}),
+    Row("fab-t", "l2 1", 0.8, {"steps": 8, "classes": 3, "restarts": 2}),
+    Row("deepfool", "", 1.0),
+    Row("deepfool", "l2 1", 0.8),
+    Row("cw", "", 0.95, {"steps": 60, "searches": 3, "initial_weight": 0.5}),
+    Row("ddn", "", 0.95, {"steps": 20}),
+    Row("ddn", "l2 1", 0.7, {"steps": 20}),
+    Row("square", "linf 8/255", 0.2, {"queries": 60}),
+    Row("square", "l2 1", 0.2, {"queries": 60}),
+    Row("hopskipjump", "", 0.9, {"queries": 200}),
+    Row("simba", "", 0.5, {"queries": 200}),
+    Row("patch", "patch 0.14", 0.5, {"steps": 20}),
 ]
 
 
-def run(row: Row, victim: Victim, *, count: int = 24, **options: Any) -> Tensor:
-    """Attack the first pictures; options go over the row's."""
+def test_every_attack_has_a_row() -> None:
+    """Nothing is in the catalogue that is not tested here."""
+    assert {row.name for row in ROWS} == set(CATALOGUE)
+
+
+def made(row: Row, **changes: Any) -> Ready:
+    """The row's attack, with a fresh generator."""
+    threat = ThreatModel.parse(row.threat) if row.threat else None
     generator = torch.Generator().manual_seed(0)
-    images, labels = victim.images[:count], victim.labels[:count]
-    merged = {**row.options, **options}
-    return row.attack(victim.model, images, labels, generator=generator, **merged)
+    return ready(row.name, threat, generator=generator, **{**row.options, **changes})
 
 
-@pytest.fixture(params=ROWS, ids=lambda row: row.name, scope="module")
+def run(row: Row, victim: Victim, *, count: int = 24, labels: Tensor | None = None) -> Tensor:
+    """Attack the first pictures."""
+    model: Any = victim.model
+    if CATALOGUE[row.name].sees == "labels":
+        model = lambda points: victim.model(points).argmax(1)  # noqa: E731
+    aims = victim.labels[:count] if labels is None else labels
+    return made(row)(model, victim.images[:count], aims)
+
+
+@pytest.fixture(params=ROWS, ids=str, scope="module")
 def row(request: pytest.FixtureRequest) -> Row:
     """One attack with its options."""
     chosen: Row = request.param
@@ -75,11 +112,10 @@ def test_stays_a_picture(found: Tensor, victim: Victim) -> None:
 
 def test_stays_in_its_ball(row: Row, found: Tensor, victim: Victim) -> None:
     """No change is larger than the budget."""
-    change = found - victim.images[:24]
-    if row.linf is not None:
-        assert change.abs().max() <= row.linf + 1e-6
-    if row.l2 is not None:
-        assert lengths(change).max() <= row.l2 + 1e-4
+    threat = ThreatModel.parse(row.threat) if row.threat else ThreatModel("l2", 10.0)
+    if threat.norm != "patch":
+        change = sizes(found - victim.images[:24], norm=threat.norm)
+        assert change.max() <= threat.eps * (1 + 1e-4) + 1e-6
 
 
 def test_fools(row: Row, found: Tensor, victim: Victim) -> None:
@@ -117,32 +153,113 @@ def test_works_under_no_grad(row: Row, victim: Victim) -> None:
     assert torch.equal(found, run(row, victim, count=2))
 
 
-TARGETED = [row for row in ROWS if row.name in ("fgsm", "pgd", "pgd-margin", "cw", "patch")]
+def test_misclassified_pictures_stay_wrong(row: Row, victim: Victim) -> None:
+    """A picture that is wrong already is still wrong; most attacks leave it as it is."""
+    if row.name == "patch":
+        pytest.skip("a sticker is printed for all pictures together")
+    wrong = (victim.labels[:3] + 1) % 18
+    found = run(row, victim, count=3, labels=wrong)
+    with torch.no_grad():
+        assert (victim.model(found).argmax(1) != wrong).all()
+    if row.name in UNTOUCHED:
+        assert torch.equal(found, victim.images[:3])
 
 
-@pytest.mark.parametrize("row", TARGETED, ids=lambda row: row.name)
+UNTOUCHED = {name for name in CATALOGUE if name.startswith(("apgd", "auto", "fab", "square"))}
+
+
+def test_an_empty_batch_comes_back(row: Row, victim: Victim) -> None:
+    """No pictures in, no pictures out."""
+    assert run(row, victim, count=0).shape == (0, 3, 32, 32)
+
+
+def gray(classes: int) -> nn.Module:
+    """An untrained classifier of one-channel pictures that flattens with `view`."""
+
+    class Gray(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 4, 3, 2), nn.Linear(4 * 49, classes)
+
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = self.head(self.conv(images).relu().view(-1, 4 * 49))
+            return out
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Gray().eval()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_one_channel_one_picture_few_classes(row: Row, classes: int) -> None:
+    """A batch of one gray picture of 16 x 16 and a classifier of two or three classes will do."""
+    images = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    model = gray(classes)
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    found = run(row, Victim(model, images, labels), count=1)
+    assert found.shape == images.shape
+    assert found.isfinite().all()
+
+
+class Autocast(nn.Module):
+    """A classifier in bfloat16, as it runs under autocast on a GPU."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of half precision."""
+        with torch.autocast("cpu", torch.bfloat16):
+            out: Tensor = self.model(images)
+        return out
+
+
+def test_half_precision(row: Row, victim: Victim) -> None:
+    """A model under bfloat16 autocast is attacked as well, in pictures of single precision."""
+    half = Victim(Autocast(victim.model), victim.images, victim.labels)
+    found = run(row, half, count=8)
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+    with torch.no_grad():
+        fooled = half.model(found).argmax(1) != victim.labels[:8]
+    assert fooled.float().mean() > row.success - 0.4
+
+
+AIMING = [
+    Row("fgsm", "linf 8/255", 0.02),
+    Row("bim", "linf 16/255", 0.5),
+    Row("mifgsm", "linf 16/255", 0.5),
+    Row("pgd", "linf 16/255", 0.5),
+    Row("cw-linf", "linf 16/255", 0.5),
+    Row("apgd-ce", "linf 16/255", 0.5, {"steps": 20}),
+    Row("apgd-dlr", "linf 16/255", 0.5, {"steps": 20}),
+    Row("cw", "", 0.5, {"steps": 60, "searches": 3, "initial_weight": 0.5}),
+    Row("ddn", "", 0.5, {"steps": 40}),
+    Row("square", "linf 32/255", 0.3, {"queries": 300}),
+    Row("patch", "patch 0.1", 0.5, {"steps": 60}),
+]
+
+
+def test_every_attack_that_aims_has_a_row() -> None:
+    """The two whose aim is tested with them are HopSkipJump and SimBA."""
+    aiming = {name for name, entry in CATALOGUE.items() if entry.targeted}
+    assert {row.name for row in AIMING} | {"hopskipjump", "simba"} == aiming
+
+
+@pytest.mark.parametrize("row", AIMING, ids=str)
 def test_targeted(row: Row, victim: Victim) -> None:
     """With `targets` the classifier gives the wanted class more often than before."""
     targets = (victim.labels[:24] + 1) % 18
-    options: dict[str, Any] = {"targets": targets}
-    if row.name.startswith("pgd"):
-        options |= {"eps": 16 / 255, "steps": 20}
     if row.name == "patch":
         targets = torch.full_like(targets, 4)
-        options |= {"targets": targets, "steps": 60}
+    attack = made(row, targeted=True)
     with torch.no_grad():
         before = victim.model(victim.images[:24]).argmax(1) == targets
-        after = victim.model(run(row, victim, **options)).argmax(1) == targets
-    assert after.float().mean() > before.float().mean() + (0.02 if row.name == "fgsm" else 0.5)
-
-
-def test_standard_classifier_falls_to_nothing(victim: Victim) -> None:
-    """Sanity: PGD at 8/255 leaves a standard-trained classifier next to nothing, rounded too."""
-    generator = torch.Generator().manual_seed(0)
-    found = pgd.pgd(victim.model, victim.images, victim.labels, eps=8 / 255, generator=generator)
-    with torch.no_grad():
-        left = (victim.model(round8(found)).argmax(1) == victim.labels).float().mean()
-    assert left <= 0.03
+        found = attack(victim.model, victim.images[:24], victim.labels[:24], targets)
+        after = victim.model(found).argmax(1) == targets
+    assert after.float().mean() > before.float().mean() + row.success
 
 
 def test_round8() -> None:
@@ -152,3 +269,33 @@ def test_round8() -> None:
     assert torch.equal(rounded, (rounded * 255).round() / 255)
     assert (rounded - images).abs().max() <= 0.5 / 255 + 1e-6
     assert torch.equal(round8(rounded), rounded)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.rand(3, 8, 8), torch.zeros(3).long(), r"\(N, C, H, W\)"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2).long(), "floating"),
+        (torch.rand(2, 3, 8, 8), torch.zeros(3).long(), "2 whole numbers"),
+        (torch.rand(2, 3, 8, 8), torch.zeros(2), "whole numbers"),
+    ],
+)
+def test_wrong_arguments_are_named(images: Tensor, labels: Tensor, message: str) -> None:
+    """Pictures or labels of another shape or type end in one clear line."""
+    with pytest.raises(InputError, match=message):
+        pgd.pgd(nn.Flatten(), images, labels, eps=0.1)
+
+
+def test_parameters_ask_for_gradients_again_after_a_failure(victim: Victim) -> None:
+    """A model is unfrozen however the attack ends."""
+    with pytest.raises(RuntimeError):
+        pgd.pgd(victim.model, torch.rand(1, 1, 32, 32), torch.zeros(1).long(), eps=0.1)
+    assert all(parameter.requires_grad for parameter in victim.model.parameters())
+
+
+def test_inside_inference_mode(victim: Victim) -> None:
+    """Pictures made in inference mode can be attacked there."""
+    with torch.inference_mode():
+        images = victim.images[:2] + 0
+        found = pgd.pgd(victim.model, images, victim.labels[:2] + 0, eps=8 / 255, steps=5)
+    assert (found - images).abs().max() > 0
