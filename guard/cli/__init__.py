@@ -9,7 +9,7 @@ import logging
 import click
 
 from guard import __version__
-from guard.cli import packs, serving, train
+from guard.cli import attack, ensemble, evaluate, packs, serving, train
 from guard.cli.plain import Plain
 
 
@@ -31,5 +31,9 @@ for _command in (
     serving.demo,
     train.train,
     packs.pack,
+    attack.attack,
+    evaluate.evaluate,
 ):
     main.add_command(_command)
+train.train.add_command(ensemble.ensemble)
+evaluate.evaluate.add_command(ensemble.transfer)

@@ -24,6 +24,11 @@ class Pictures:
         """The same pictures on `device`; a data set of eight bits fits on any GPU."""
         return Pictures(self.images.to(device), self.labels.to(device))
 
+    def shuffled(self, seed: int) -> tuple[Tensor, Tensor]:
+        """All pixels and labels in an order drawn from `seed`."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.pixels(order), self.labels[order]
+
     def sample(self, count: int) -> tuple[Tensor, Tensor]:
         """`count` pixels and labels, spread evenly over the set, always the same ones."""
         chosen = torch.linspace(0, len(self) - 1, min(count, len(self)), device=self.labels.device)
