@@ -1,0 +1,45 @@
+"""A small, easy task and a recipe for it: what the tests of training train on."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from guard.networks import Network
+from guard.training.classifier import train
+from guard.training.pictures import Pictures
+from guard.training.recipe import Recipe
+
+NATURAL = Recipe(
+    "plain", 4, attacks={}, epochs=3, batch=16, peak_rate=0.1, ema=0.8, bf16=False, grid=2
+)
+
+
+def colours(count: int, seed: int, *, size: int = 8) -> Pictures:
+    """Pictures whose strongest channel is their class; easy, and quick to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (count,), generator=generator)
+    images = torch.randint(0, 90, (count, 3, size, size), generator=generator)
+    images[torch.arange(count), labels] += 120
+    return Pictures(images.to(torch.uint8), labels)
+
+
+def folders(root: Path, count: int, *, size: int = 8) -> Path:
+    """The same pictures as PNG files, a folder for each class."""
+    pictures = colours(count, 0, size=size)
+    for number, (image, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
+        folder = root / "red green blue".split()[int(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:05}.png")
+    return root
+
+
+def taught(recipe: Recipe, *, count: int = 48) -> Network:
+    """What this recipe learns of the task."""
+    return train(recipe, colours(count, 0), colours(30, 1), 3)
+
+
+def equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether two networks have the same numbers, bit for bit."""
+    theirs = second.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in first.state_dict().items())
