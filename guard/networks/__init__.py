@@ -5,6 +5,7 @@ used in training only: `fuse` folds it into the convolutions, and the fused netw
 exported, served, attacked and rebuilt by `load_member`.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from guard.networks.layers import (
     Residual,
     Standardize,
 )
-from guard.networks.network import Network
+from guard.networks.network import Frame, Network
 from guard.networks.preact import preact
 from guard.networks.resnet import resnet
 from guard.networks.small import broad, plain, residual
@@ -47,6 +48,7 @@ __all__ = [
     "preact",
     "residual",
     "resnet",
+    "takes",
     "vision",
     "vit",
     "wide",
@@ -70,6 +72,13 @@ _START = frozenset({"weights"})
 def build(architecture: str, **arguments: Any) -> Network:
     """A fresh network by its name in the manifest; raises KeyError for an unknown name."""
     return ARCHITECTURES[architecture](**arguments)
+
+
+def takes(architecture: str, argument: str) -> bool:
+    """Whether the architecture has this argument, its own or its frame's; KeyError if unknown."""
+    known = inspect.signature(ARCHITECTURES[architecture]).parameters
+    framed = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
+    return argument in known or (framed and argument in Frame.__annotations__)
 
 
 def blueprint(arguments: Mapping[str, Any]) -> dict[str, Any]:

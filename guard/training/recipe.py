@@ -1,6 +1,5 @@
 """The recipe of one classifier: everything that decides what is learned, in one dataclass."""
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -10,8 +9,7 @@ import torch
 
 from guard.attacks.ball import Ball
 from guard.errors import InputError
-from guard.networks import ARCHITECTURES, Network, build
-from guard.networks.network import Frame
+from guard.networks import Network, build, takes
 from guard.training.augment import Augment
 from guard.training.crafting import NAMES, Craft
 from guard.training.epsilon import Kind
@@ -139,14 +137,13 @@ class Recipe:
             raise InputError(f"no network {self.architecture!r} like this: {error}") from error
 
     def arguments(self, classes: int) -> dict[str, Any]:
-        """What `guard.networks.build` needs besides the architecture's name."""
-        known = {"classes": classes, "channels": self.channels}
-        shape = {"width": self.width, "activation": self.activation, "grid": self.grid}
-        takes = set(inspect.signature(ARCHITECTURES[self.architecture]).parameters)
-        if "frame" in takes:
-            takes |= set(Frame.__annotations__)
-        fitting = {name: value for name, value in shape.items() if name in takes}
-        return {**known, **fitting, **self.options}
+        """What `guard.networks.build` needs besides the architecture's name.
+
+        Width, activation and grid only where the architecture has one; its options say the rest.
+        """
+        sizes = {"width": self.width, "activation": self.activation, "grid": self.grid}
+        taken = {name: value for name, value in sizes.items() if takes(self.architecture, name)}
+        return {"classes": classes, "channels": self.channels, **taken, **self.options}
 
     def stored(self) -> dict[str, Any]:
         """As a checkpoint keeps it: tuples are lists."""
