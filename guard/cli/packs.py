@@ -20,8 +20,15 @@ def pack() -> None:
 @click.option("--quick", is_flag=True, help="A minute or two instead of an hour; weak.")
 @click.option("--work", type=FOLDER, help="Checkpoints; default: work/NAME. Builds resume here.")
 @click.option("--limit", type=int, help="Pictures used at most, of each split.")
+@click.option("--held", help="Judge by these pictures; their twins in DATA are left out.")
 def pack_build(
-    data: str, out: Path, recipe: str, quick: bool, work: Path | None, limit: int | None
+    data: str,
+    out: Path,
+    recipe: str,
+    quick: bool,
+    work: Path | None,
+    limit: int | None,
+    held: str | None,
 ) -> None:
     """Train, calibrate, export and measure a pack for your own pictures.
 
@@ -29,14 +36,21 @@ def pack_build(
     and, if there is one, `test`; or `signs`, the procedural set; or torchvision:gtsrb, :cifar10 or
     :mnist, which are downloaded.
 
+    With --held, detector, thresholds and figures come from those pictures alone: untouched ones,
+    where DATA went through JPEG.
+
     Example: guard pack build my-pictures --out packs/mine
     """
     from guard.training.build import Origin, build_pack
     from guard.training.recipes import find
 
-    parts = read_parts(data, limit)
-    about = f"from {Path(data).name} ({parts.fit.images.shape[1]}x{parts.fit.images.shape[2]})"
+    parts = read_parts(data, limit, held=held)
+    beside = f", judged by {Path(held).name}" if held else ""
+    about = (
+        f"from {Path(data).name}{beside} ({parts.fit.images.shape[1]}x{parts.fit.images.shape[2]})"
+    )
     flags = f"{' --quick' if quick else ''}{f' --limit {limit}' if limit else ''}"
+    flags += f" --held {Path(held).name}" if held else ""
     command = f"guard pack build {Path(data).name} --recipe {recipe} --out {out.name}{flags}"
     made = build_pack(
         parts,

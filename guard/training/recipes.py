@@ -72,12 +72,12 @@ def _small_pictures() -> dict[str, Recipe]:
     )
     return {
         "wide": lead,
-        "plain": replace(lead, architecture="plain", epochs=14, eps=10 / 255, seed=22),
+        "plain": replace(lead, architecture="plain", epochs=10, eps=10 / 255, seed=22),
         "deep": replace(
             lead,
             architecture="resnet",
             width=16,
-            epochs=14,
+            epochs=12,
             options={**lead.options, "depth": 10},
             seed=23,
         ),
@@ -86,7 +86,7 @@ def _small_pictures() -> dict[str, Recipe]:
 
 def _everyday(seed: int, **changes: Any) -> Recipe:
     """A classifier as everybody trains it on small pictures."""
-    return replace(STANDARD, **{"width": 24, "epochs": 12, "seed": seed, **changes})
+    return replace(STANDARD, **{"width": 24, "epochs": 10, "seed": seed, **changes})
 
 
 RECIPES: dict[str, PackRecipe] = {
