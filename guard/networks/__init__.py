@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from guard.networks.cost import flops, parameters
-from guard.networks.fusion import fuse
+from guard.networks.fusion import Folded, fuse
 from guard.networks.layers import (
     ACTIVATIONS,
     NORMS,
@@ -33,6 +33,7 @@ __all__ = [
     "ARCHITECTURES",
     "NORMS",
     "ConvNorm",
+    "Folded",
     "Network",
     "Normalize",
     "PreActivation",

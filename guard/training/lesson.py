@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from guard.errors import NumericError
-from guard.networks import Network
+from guard.networks import Folded, Network
 from guard.training.augment import cutmix
 from guard.training.crafting import SINGLE_STEP, chain
 from guard.training.dice import Dice
@@ -62,6 +62,11 @@ class Lesson:
         if compiled:
             self.both.compile()
         self.model = team.wrap(self.both)
+        # What attacks of several steps see: the network in eval mode, its norms folded away.
+        self.folded = Folded(network)
+        self.frozen = Both(self.folded.twin, recipe.bf16) if self.folded.pairs else self.both
+        if compiled and self.folded.pairs:
+            self.frozen.compile()
         self.optimizer = _optimizer(recipe, network)
         self.epsilon = Epsilon(
             recipe.epsilon, recipe.eps, warm=recipe.warm, start=recipe.start, alpha=recipe.alpha,
@@ -119,19 +124,20 @@ class Lesson:
         names, weights = list(recipe.attacks), list(recipe.attacks.values())
         chosen = [names[self.dice.pick(weights)] for _ in range(recipe.chained)]
         # Many steps would drag the running statistics along; a single one sees them fresh.
-        self.network.train(all(name in SINGLE_STEP for name in chosen))
+        if all(name in SINGLE_STEP for name in chosen):
+            seen = self.both
+        else:
+            seen = self.frozen
+            self.folded.refresh()
+            self.network.eval()
+
+        def victim(x: Tensor) -> Tensor:
+            return _answer(seen, x, noise)
+
         craft = recipe.craft(self.epsilon.at(progress))
-        moved = chain(craft, chosen, lambda x: self._victim(x, noise), images, soft, self.dice)
+        moved = chain(craft, chosen, victim, images, soft, self.dice)
         self.network.train()
         return moved.detach()
-
-    def _victim(self, images: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """What examples are made against: under smoothing, the log of the mean answer."""
-        if not noise:
-            logits: Tensor = self.both(images)[0]
-            return logits
-        looks = [self.both(images + one)[0].softmax(1) for one in noise]
-        return torch.stack(looks).mean(0).clamp_min(1e-12).log()
 
     def _noise(self, images: Tensor) -> list[Tensor]:
         """The batch's draws of Gaussian noise, (N, C, H, W) each; none without smoothing."""
@@ -181,6 +187,15 @@ class Lesson:
 def _under(noise: Sequence[Tensor], images: Tensor) -> Tensor:
     """Images (N, C, H, W) under each of S draws, (S N, C, H, W); as they are without any."""
     return torch.cat([images + one for one in noise]) if noise else images
+
+
+def _answer(seen: Both, images: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    """What examples are made against: under smoothing, the log of the mean answer."""
+    if not noise:
+        logits: Tensor = seen(images)[0]
+        return logits
+    looks = [seen(images + one)[0].softmax(1) for one in noise]
+    return torch.stack(looks).mean(0).clamp_min(1e-12).log()
 
 
 def _optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
