@@ -62,7 +62,8 @@ def fab_t(
 ) -> Tensor:
     """FAB towards each of the likeliest wrong classes in turn: one backward pass per step.
 
-    classes: how many wrong classes, fewer where there are fewer. The rest is as for `fab`.
+    images (N, C, H, W), labels (N,); classes: how many wrong classes, fewer where there are fewer.
+    The rest is as for `fab`.
     """
     wrong = rivals(model(images), labels, classes).unbind(1)
     walk = _Walk(model, norm, eps, steps, generator)
