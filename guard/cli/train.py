@@ -1,5 +1,8 @@
 """`guard train`: train classifiers."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,29 @@ def classifier(data: str, out: Path, device: str, compiled: bool, **options: Any
     with team(local_device(device)) as mine:
         with mine.lead_first():  # it may have to download
             parts = read_parts(data, limit, held=held, extra=extra)
-        machine = Machine(device=local_device(device), team=mine, compiled=compiled)
-        path = train_one(parts, Order(**options), out=out, machine=machine, log=note)
+        with progress(mine.leads) as (tick, say):
+            machine = Machine(device=local_device(device), team=mine, compiled=compiled, tick=tick)
+            path = train_one(parts, Order(**options), out=out, machine=machine, log=say)
         if mine.leads:
             click.echo(str(path))
+
+
+@contextmanager
+def progress(shown: bool) -> Iterator[tuple[Callable[[float], None], Callable[[str], None]]]:
+    """A bar with the last line beside it on a terminal; the lines alone anywhere else."""
+    if not (shown and sys.stderr.isatty()):
+        yield (lambda _share: None), note
+        return
+    last = [""]
+    with click.progressbar(
+        length=1000, file=sys.stderr, show_eta=True, item_show_func=lambda _item: last[0]
+    ) as bar:
+
+        def tick(share: float) -> None:
+            bar.update(max(round(1000 * share) - bar.pos, 0))
+
+        def say(line: str) -> None:
+            last[0] = line
+            bar.update(0)
+
+        yield tick, say

@@ -40,6 +40,7 @@ TRADES = replace(SINGLE, attacks={"trades": 1.0}, objective="trades", steps=3, s
 LADDER: dict[str, Recipe] = {
     "standard": STANDARD,
     "nfgsm": SINGLE,
+    "grad-align": replace(SINGLE, attacks={"fgsm": 1.0}, grad_align=0.2),
     "pgd": replace(SINGLE, attacks={"pgd": 1.0}, steps=2, stride=0.75),
     "adaptive": ADAPTIVE,
     "adaptive-literal": replace(

@@ -18,6 +18,7 @@ from guard.training.losses import (
     cross_entropy,
     feature_distance,
     mart,
+    misalignment,
     shares,
     smooth,
     trades,
@@ -157,12 +158,12 @@ class Lesson:
         self, model: nn.Module, images: Tensor, attacked: Tensor, soft: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The loss to lower, and the mean losses on attacked and on original pictures."""
-        recipe = self.recipe
+        recipe, beside = self.recipe, self._sparse() + self._aligned(images, soft)
         if not recipe.paired:
             logits, _ = model(attacked)
             loss = cross_entropy(logits, soft).mean()
             absent = torch.full_like(loss.detach(), torch.nan)
-            return loss + self._sparse(), (loss.detach(), absent)
+            return loss + beside, (loss.detach(), absent)
         logits, features = model(torch.cat([attacked, images]))
         (hard, easy), (far, near) = logits.chunk(2), features.chunk(2)
         attacked_loss, clean_loss = cross_entropy(hard, soft), cross_entropy(easy, soft)
@@ -175,7 +176,16 @@ class Lesson:
         if recipe.feature_weight:
             rows = rows + recipe.feature_weight * feature_distance(far, near)
         means = attacked_loss.detach().mean(), clean_loss.detach().mean()
-        return rows.mean() + self._sparse(), means
+        return rows.mean() + beside, means
+
+    def _aligned(self, images: Tensor, soft: Tensor) -> Tensor | float:
+        """GradAlign between the pictures and uniform noise around them."""
+        if not self.recipe.grad_align:
+            return 0.0
+        eps = self.epsilon.value if self.recipe.epsilon != "warm" else self.recipe.eps
+        nearby = images + (2 * self.dice.uniform(*images.shape) - 1) * eps
+        found = misalignment(lambda x: self.both(x)[0], images, nearby, soft)
+        return self.recipe.grad_align * found.mean()
 
     def _sparse(self) -> Tensor | float:
         if not self.recipe.l1:

@@ -1,9 +1,11 @@
-"""What training lowers: cross-entropy, TRADES, MART, and the distance between features.
+"""What training lowers: cross-entropy, TRADES, MART, distances of features, slopes that disagree.
 
-TRADES: Zhang et al., ICML 2019. MART: Wang et al., ICLR 2020. Classes are shares (N, K), so that
+TRADES: Zhang et al., ICML 2019. MART: Wang et al., ICLR 2020. GradAlign: Andriushchenko &
+Flammarion, NeurIPS 2020. Classes are shares (N, K), so that
 mixed pictures and smoothed labels need no case of their own.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -59,3 +61,20 @@ def margin(logits: Tensor, soft: Tensor) -> Tensor:
 def feature_distance(attacked: Tensor, clean: Tensor) -> Tensor:
     """(N,): mean squared distance between features (N, F) of a picture and its attacked twin."""
     return (attacked.float() - clean.float()).square().mean(1)
+
+
+def misalignment(
+    model: Callable[[Tensor], Tensor], images: Tensor, nearby: Tensor, soft: Tensor
+) -> Tensor:
+    """(N,): one minus the cosine between the loss's slopes at a picture and at a point nearby.
+
+    Where they disagree a single step misses the worst point of the ball: what collapses
+    single-step training. Differentiable in the model's parameters (a second derivative).
+    """
+
+    def slope(at: Tensor) -> Tensor:
+        at = at.detach().requires_grad_(True)
+        loss = cross_entropy(model(at), soft).sum()
+        return torch.autograd.grad(loss, at, create_graph=True)[0].flatten(1)
+
+    return 1 - F.cosine_similarity(slope(images), slope(nearby), dim=1, eps=1e-12)

@@ -54,6 +54,7 @@ class Recipe:
     beta: float = 6.0  # of TRADES and MART
     clean_weight: float = 0.0  # share of the loss on the original pictures
     feature_weight: float = 0.0  # of the squared distance between features
+    grad_align: float = 0.0  # of the slopes' disagreement inside the ball (GradAlign)
     l1: float = 0.0
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
@@ -119,7 +120,9 @@ class Recipe:
         crafting = sum(craft.passes(name) * w / self._whole for name, w in self.attacks.items())
         copies = self.noises if self.sigma else 1
         uphill = 1 - self.awp_from if self.awp else 0.0
-        return copies * (crafting * self.chained + (1 + self.paired) * (1 + uphill))
+        twice = 4 if self.grad_align else 0  # two slopes, and back through each
+        learning = 1 + self.paired + twice
+        return copies * (crafting * self.chained + learning * (1 + uphill))
 
     def within(self, passes: float) -> "Recipe":
         """The same recipe for as many whole epochs as fit into that many passes per picture."""
