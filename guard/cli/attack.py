@@ -99,10 +99,14 @@ def _victim(stack: ExitStack, device: str, options: dict[str, Any]) -> tuple[Any
         more = {key: options[key] for key in ("budget", "tensor", "output", "scale")}
         return victim.live_victim(client, options["live"], options["model"], **more)
     if options["checkpoint"] is not None:
-        from guard.training.checkpoint import WEIGHTS, load_classifier
+        from guard.networks import fuse
+        from guard.training.checkpoint import WEIGHTS, described
+        from guard.training.classifier import load_classifier
 
-        network = load_classifier(options["checkpoint"]).to(device)
-        return victim.network_victim(network, options["checkpoint"] / WEIGHTS), None
+        folder = options["checkpoint"]
+        network = fuse(load_classifier(folder)).to(device)
+        classes = (described(folder) or {})["classes"]
+        return victim.network_victim(network, folder / WEIGHTS, classes=classes), None
     chosen = {key: options[key] for key in ("member", "ensemble", "adaptive", "seed")}
     budget = options["alarms"]
     return victim.pack_victim(options["pack"], budget=budget, device=device, **chosen), None

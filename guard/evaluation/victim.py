@@ -37,7 +37,7 @@ class Victim:
     name, digest:   what it is and what it was made of, for the recipe
     model:          pixels to logits (N, K); of a live server also to labels (N,)
     gives:          what an attack may take from it
-    classes, shape: names and (C, H, W), None where nobody says
+    classes, shape: K and (C, H, W), None where nobody says
     through:        the defence to attack through, with the detector's score at the budget
     judge:          what is asked in the end, when that is not the model itself
     """
@@ -46,7 +46,7 @@ class Victim:
     digest: str
     model: Model
     gives: Sight = "gradients"
-    classes: tuple[str, ...] | None = None
+    classes: int | None = None
     shape: tuple[int, int, int] | None = None
     through: tuple[Target, float] | None = None
     judge: Model | None = None
@@ -69,11 +69,18 @@ class Victim:
         if self.shape is not None and images.shape != self.shape:
             theirs, ours = ("x".join(map(str, shape)) for shape in (images.shape, self.shape))
             raise InputError(f"the pictures are {theirs}, {self.name} takes {ours}")
-        count = None if self.classes is None else len(self.classes)
-        if count is not None and count != len(images.classes):
+        if self.classes is not None and self.classes != len(images.classes):
+            count = len(images.classes)
             raise InputError(
-                f"the data has {len(images.classes)} classes, {self.name} answers with {count}"
+                f"the data has {count} classes, {self.name} answers with {self.classes}"
             )
+        if self.shape is None and isinstance(self.model, nn.Module):
+            device = next(self.model.parameters()).device
+            try:
+                self.answers(torch.zeros((1, *images.shape), device=device))
+            except RuntimeError as error:
+                shape = "x".join(map(str, images.shape))
+                raise InputError(f"{self.name} does not take pictures of {shape}") from error
 
 
 def pack_victim(
@@ -94,7 +101,7 @@ def pack_victim(
     pack = Pack.load(folder)
     graph = load_evidence(pack).to(device)
     common: dict[str, Any] = {
-        "digest": pack.digest, "classes": pack.classes, "shape": pack.input_shape,
+        "digest": pack.digest, "classes": len(pack.classes), "shape": pack.input_shape,
     }  # fmt: skip
     if adaptive:
         return _whole(pack, Target(graph, load_detector(pack).to(device)), budget, seed, common)
@@ -107,18 +114,11 @@ def pack_victim(
     return Victim(f"{pack.name}, {name}", model=graph.members[name], **common)
 
 
-def network_victim(
-    network: nn.Module,
-    weights: Path,
-    *,
-    classes: tuple[str, ...] | None = None,
-    shape: tuple[int, int, int] | None = None,
-) -> Victim:
-    """A classifier loaded from a file of weights."""
+def network_victim(network: nn.Module, weights: Path, *, classes: int | None = None) -> Victim:
+    """A classifier loaded from a file of weights, in eval mode."""
     with weights.open("rb") as file:
         digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    name = weights.parent.resolve().name
-    return Victim(name, digest, network.eval(), classes=classes, shape=shape)
+    return Victim(weights.parent.resolve().name, digest, network.eval(), classes=classes)
 
 
 def live_victim(

@@ -1,10 +1,8 @@
 """Black-box attacks against live servers: a fake model server, and a gateway in front of it."""
 
-import asyncio
 import io
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,16 @@ from guard.attacks.live import Live
 from guard.attacks.simba import simba
 from guard.client import CallError, Client
 from guard.errors import InputError, UpstreamError
-from guard.gateway.server import running
 from guard.testing import (
     SHAPE,
     FakeUpstream,
     answer_colour,
     clean_images,
-    gateway_config,
     make_pack,
     suspicious_images,
 )
+
+from .loopback import served
 
 ENFORCE = {"mode": "enforce", "on_flag": "block", "max_false_positive_rate": 0.005}
 Arrays = Mapping[str, Any]
@@ -43,28 +41,12 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(upstream: FakeUpstream, pack: Path | None = None, **settings: Any) -> Iterator[Client]:
-    """A client of the model server, or of a gateway before it, in a thread with its own loop."""
-    loop, stack = asyncio.new_event_loop(), AsyncExitStack()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def start() -> str:
-        await stack.enter_async_context(upstream)
-        if pack is None:
-            return f"127.0.0.1:{upstream.port}"
-        config = gateway_config(pack, upstream=upstream.address, **settings)
-        return (await stack.enter_async_context(running(config))).address
-
-    try:
-        address = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
-        with Client(address) as client:
-            yield client
-    finally:
-        asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(20)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+def client_of(
+    upstream: FakeUpstream, pack: Path | None = None, **settings: Any
+) -> Iterator[Client]:
+    """A client of the model server, or of a gateway before it."""
+    with served(upstream, pack, **settings) as address, Client(address) as client:
+        yield client
 
 
 def pictures(*labels: int) -> Tensor:
@@ -74,7 +56,7 @@ def pictures(*labels: int) -> Tensor:
 
 def test_scores_and_labels_of_a_plain_server() -> None:
     """Probabilities arrive as logarithms, labels as they are, and every picture is counted."""
-    with served(FakeUpstream()) as client:
+    with client_of(FakeUpstream()) as client:
         scores, labels = Live(client, "tiny", batch=2), Live(client, "tiny", output="label")
         images = pictures(0, 1, 2, 1, 0)
         shares = answer_colour({"images": images.numpy().astype(np.float64)})["probabilities"]
@@ -87,7 +69,7 @@ def test_scores_and_labels_of_a_plain_server() -> None:
 def test_pictures_travel_with_8_bits() -> None:
     """What the server receives are multiples of 1/255, whatever the attack made."""
     upstream = FakeUpstream()
-    with served(upstream) as client:
+    with client_of(upstream) as client:
         Live(client, "tiny")(pictures(0) + 0.001)
     sent = np.frombuffer(upstream.requests[0].raw_input_contents[0], np.float32) * 255
     assert np.abs(sent - sent.round()).max() < 1e-4
@@ -113,7 +95,7 @@ def test_other_forms_of_input(form: str) -> None:
             return about
 
     images = pictures(2, 1)
-    with served(Other(answer)) as client:
+    with client_of(Other(answer)) as client:
         live = Live(client, "tiny", scale=255.0)
         assert torch.allclose(live(images), torch.tensor([[3.0, -1.0, 0.5]]).expand(2, 3))
         assert live.kind == "logits"
@@ -129,7 +111,7 @@ def test_other_forms_of_input(form: str) -> None:
 def test_blocked_pictures_are_no_answer(pack: Path) -> None:
     """Alone or among others, what the gateway blocks is NaN, NO_ANSWER, and counted."""
     striped = torch.from_numpy(suspicious_images([1]))
-    with served(FakeUpstream(), pack, **ENFORCE) as client:
+    with client_of(FakeUpstream(), pack, **ENFORCE) as client:
         live = Live(client, "tiny")
         both = live(torch.cat([pictures(0), striped]))
         assert both.isfinite().all(1).tolist() == [True, False]
@@ -139,7 +121,7 @@ def test_blocked_pictures_are_no_answer(pack: Path) -> None:
 
 def test_flagged_pictures_are_answered_and_counted(pack: Path) -> None:
     """A gateway that only watches answers; the alarms an attack raises are counted."""
-    with served(FakeUpstream(), pack, max_false_positive_rate=0.005) as client:
+    with client_of(FakeUpstream(), pack, max_false_positive_rate=0.005) as client:
         live = Live(client, "tiny")
         assert live.labels(torch.from_numpy(suspicious_images([1, 2]))).tolist() == [1, 2]
         assert (live.flagged, live.blocked) == (2, 0)
@@ -149,7 +131,7 @@ def test_hopskipjump_against_a_gateway(pack: Path) -> None:
     """The result is answered wrongly through the gateway, and every query was one picture sent."""
     upstream, tally = FakeUpstream(), Tally()
     images, labels = pictures(0, 1), torch.tensor([0, 1])
-    with served(upstream, pack, **ENFORCE) as client:
+    with client_of(upstream, pack, **ENFORCE) as client:
         live = Live(client, "tiny", output="label")
         found = hopskipjump(
             live, images, labels, queries=250, levels=255, starts=pictures(1, 2), tally=tally,
@@ -166,7 +148,7 @@ def test_hopskipjump_against_a_gateway(pack: Path) -> None:
 def test_simba_against_a_server() -> None:
     """Scores over the wire are enough."""
     images, labels = pictures(0, 2), torch.tensor([0, 2])
-    with served(FakeUpstream()) as client:
+    with client_of(FakeUpstream()) as client:
         live = Live(client, "tiny")
         found = simba(
             live, images, labels, basis="pixel", step=0.6, queries=400, levels=255,
@@ -179,7 +161,7 @@ def test_simba_against_a_server() -> None:
 def test_a_spent_budget_is_no_error(attack: Callable[..., Tensor]) -> None:
     """With the budget gone the attack ends with what it has; not one picture more is sent."""
     upstream = FakeUpstream()
-    with served(upstream) as client:
+    with client_of(upstream) as client:
         live = Live(client, "tiny", budget=37, batch=8)
         found = attack(live, pictures(0, 1), torch.tensor([0, 1]), queries=200, levels=255)
         assert live.exhausted
@@ -193,7 +175,7 @@ def test_a_spent_budget_is_no_error(attack: Callable[..., Tensor]) -> None:
 def test_a_busy_server_is_asked_again_then_left() -> None:
     """Load is waited out a few times; then the pictures count as refused, not as fooled."""
     upstream = FakeUpstream(error=(grpc.StatusCode.RESOURCE_EXHAUSTED, "full"))
-    with served(upstream) as client:
+    with client_of(upstream) as client:
         live = Live(client, "tiny", patience=2)
         assert live.labels(pictures(0)).tolist() == [NO_ANSWER]
         assert (live.asked, live.refused) == (1, 1)
@@ -204,7 +186,7 @@ def test_mistakes_are_told_at_once() -> None:
     """Nobody there, a caller refused, an output that is not there: one line each."""
     with Client("127.0.0.1:1") as client, pytest.raises(UpstreamError, match="no server"):
         Live(client, "tiny")
-    with served(FakeUpstream(error=(grpc.StatusCode.PERMISSION_DENIED, "no"))) as client:
+    with client_of(FakeUpstream(error=(grpc.StatusCode.PERMISSION_DENIED, "no"))) as client:
         with pytest.raises(InputError, match=r"no output 'logit'; it has probabilities, label"):
             Live(client, "tiny", output="logit")
         with pytest.raises(CallError, match="PERMISSION_DENIED"):
