@@ -138,7 +138,8 @@ def _made(manifest: Mapping[str, Any]) -> str:
     return (
         "## How it was made\n\n"
         f"`{manifest['recipe']['command']}`\n\n"
-        f"The evidence graph asks for {evidence['passes']} forward passes per picture. ONNX "
+        + _data(manifest["data"].get("sha256", {}))
+        + f"The evidence graph asks for {evidence['passes']} forward passes per picture. ONNX "
         f"Runtime and torch agree to {manifest['parity']:.0e} on 64 procedural pictures. "
         "Recipes: `guard/training/recipes.py`; they stand in `manifest.json` too.\n\n"
         "## Limits\n\n"
@@ -146,6 +147,14 @@ def _made(manifest: Mapping[str, Any]) -> str:
         "Static figures say nothing about an attacker who knows the defence: read the adaptive "
         "table. Pictures unlike the calibration pictures raise false alarms; calibrate on yours."
     )
+
+
+def _data(digests: Mapping[str, str]) -> str:
+    """Which pictures it was, for who has them too."""
+    if not digests:
+        return ""
+    named = ", ".join(f"{part} `{digest[:16]}`" for part, digest in digests.items())
+    return f"SHA-256 of pixels and labels begins with: {named}.\n\n"
 
 
 def overview(manifests: Sequence[Mapping[str, Any]]) -> str:

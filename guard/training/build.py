@@ -210,7 +210,11 @@ def _manifest(
         "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "classes": list(parts.fit.classes),
         "input": {"tensor": "images", "shape": list(parts.fit.shape), "range": [0, 1]},
-        "data": {"about": origin.data, "images": parts.counts()},
+        "data": {
+            "about": origin.data,
+            "images": parts.counts(),
+            "sha256": parts.digests(),
+        },
         "recipe": {**json.loads(json.dumps(asdict(recipe))), "command": origin.command},
         "parity": parity,
         "measured": {},

@@ -1,6 +1,7 @@
 """Who may see which pictures: four disjoint parts, split by group where pictures are correlated."""
 
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -31,6 +32,10 @@ class Parts:
             "calibrate": len(self.calibrate),
             "test": len(self.test),
         }
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 over pixels and labels of each part, in its order: which data it was."""
+        return {one.name: _digest(getattr(self, one.name)) for one in fields(self)}
 
 
 def divide(train: ImageSet, test: ImageSet | None, *, seed: int = 0) -> Parts:
@@ -82,3 +87,9 @@ def pictures(images: ImageSet, *, limit: int | None = None, seed: int = 0) -> Pi
         images = images.subset(np.random.default_rng(seed).permutation(len(images))[:limit])
     turned = np.ascontiguousarray(images.images.transpose(0, 3, 1, 2))
     return Pictures(torch.from_numpy(turned), torch.from_numpy(images.labels))
+
+
+def _digest(images: ImageSet) -> str:
+    found = hashlib.sha256(np.ascontiguousarray(images.images).tobytes())
+    found.update(images.labels.tobytes())
+    return found.hexdigest()

@@ -1,11 +1,13 @@
 """Who may see which pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from guard.data import ImageSet, signs
+from guard.data import ImageSet, concatenate, signs
 from guard.errors import ConfigError, InputError
-from guard.training.parts import divide, pictures
+from guard.training.parts import divide, divide_held, enlarged, pictures
 from guard.training.recipes import RECIPES, find, fitted, quick
 
 
@@ -64,5 +66,40 @@ def test_recipes_fit_other_pictures() -> None:
 
 def test_an_unknown_recipe_is_named() -> None:
     """The error lists the recipes there are."""
-    with pytest.raises(ConfigError, match="there are gtsrb"):
+    with pytest.raises(ConfigError, match="there are cifar10"):
         find("imagenet")
+
+
+def test_who_is_judged_by_other_pictures_does_not_learn_from_them() -> None:
+    """With held pictures every twin leaves the training set, and the other parts come from them."""
+    train, held = signs.make(300, seed=1), signs.make(700, seed=2)
+    both = concatenate([train, held.subset(slice(0, 40))])
+    parts = divide_held(both, held)
+    fitted_to = {picture.tobytes() for picture in parts.fit.images}
+    assert not fitted_to & {picture.tobytes() for picture in held.images}
+    assert len(parts.fit) >= 270
+    assert sum(parts.counts().values()) - len(parts.fit) == len(held)
+
+
+def test_extra_pictures_that_were_held_back_stay_out() -> None:
+    """More to train on is added to the fit alone, without twins of any other part."""
+    parts = divide(signs.make(300, seed=1), signs.make(400, seed=2))
+    extra = concatenate([signs.make(50, seed=3), parts.test.subset(slice(0, 20))])
+    more = enlarged(parts, extra)
+    assert len(parts.fit) + 40 <= len(more.fit) <= len(parts.fit) + 50
+    held = {picture.tobytes() for picture in parts.test.images}
+    assert not held & {picture.tobytes() for picture in more.fit.images}
+
+
+def test_digests_tell_pictures_and_labels_apart() -> None:
+    """One changed pixel or label changes its part's digest and no other."""
+    parts = divide(signs.make(300, seed=1), signs.make(400, seed=2))
+    images = parts.fit.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    painted = replace(parts, fit=replace(parts.fit, images=images))
+    labels = (parts.fit.labels + 1) % len(parts.fit.classes)
+    renamed = replace(parts, fit=replace(parts.fit, labels=labels))
+    first = parts.digests()
+    for other in (painted.digests(), renamed.digests()):
+        assert first["fit"] != other["fit"]
+        assert {**first, "fit": ""} == {**other, "fit": ""}
