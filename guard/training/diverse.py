@@ -228,7 +228,7 @@ class _Run:
         found = torch.stack([loss.detach(), term.detach()]).double().cpu()
         if not math.isfinite(float(found.sum())):
             raise NumericError(
-                f"epoch {self.done + 1}: the loss became {float(loss)}: lower --rate"
+                f"epoch {self.done + 1}: the loss became {float(found[0])}: lower --rate"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         for lesson, average in zip(self.lessons, self.averages.values(), strict=True):
