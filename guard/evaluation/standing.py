@@ -115,7 +115,12 @@ def table(
     kept: Path | None = None,
     log: Log = lambda _line: None,
 ) -> dict[str, dict[str, Standing]]:
-    """Every column of every model; cells found in the file `kept` are not computed again."""
+    """Every column of every model; cells found in the file `kept` are not computed again.
+
+    Raises InputError, before anything is attacked, when a model is not made for these pictures.
+    """
+    for name, model in models.items():
+        _fits(name, model, images, labels)
     cells: dict[str, Any] = {}
     if kept and kept.exists():
         cells = json.loads(kept.read_text())
@@ -139,6 +144,18 @@ def table(
 def markdown(found: Mapping[str, Mapping[str, Standing]]) -> str:
     """The table with intervals, a row per model; counts stand in the head."""
     return "\n".join(_lines(found))
+
+
+@torch.no_grad()
+def _fits(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    try:
+        classes = model(images[:1]).shape[1]
+    except RuntimeError as error:
+        shape = tuple(images.shape[1:])
+        raise InputError(f"{name} does not take pictures of {shape}") from error
+    if int(labels.max()) >= classes:
+        found = int(labels.max()) + 1
+        raise InputError(f"the pictures have {found} classes, {name} answers with {classes}")
 
 
 def _lines(found: Mapping[str, Mapping[str, Standing]]) -> Iterator[str]:

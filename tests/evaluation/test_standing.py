@@ -79,3 +79,13 @@ def test_an_unknown_column_is_refused() -> None:
     """The error lists what there is."""
     with pytest.raises(InputError, match="no column 'pgd'; there are clean, fgsm"):
         Column("pgd", 6, THREAT)
+
+
+def test_strangers_are_refused_before_anything_is_attacked() -> None:
+    """Too few answers, or pictures of another shape: one line names the model."""
+    images, labels = pictures()
+    with pytest.raises(InputError, match="have 3 classes, a answers with 2"):
+        table({"a": Ramp()}, images, labels + 1, [])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(InputError, match=r"a does not take pictures of \(1, 8, 8\)"):
+        table({"a": network}, images, labels, [])
