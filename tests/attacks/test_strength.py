@@ -143,3 +143,16 @@ def test_the_logits_ratio() -> None:
     assert Goal(label, None, "dlr").rise(logits).item() == pytest.approx(-1 / 3)
     assert Goal(label, target, "dlr").rise(logits).item() == pytest.approx(-3 / (4 - 0.5))
     assert Goal(label, None, "dlr").rise(logits[:, :2]).item() == pytest.approx(-1)
+
+
+def test_a_compiled_model_is_attacked_as_well(robust: Victim) -> None:
+    """Under torch.compile, batch sizes changing as images leave, PGD leaves as much standing."""
+    compiled = torch.compile(robust.model, backend="aot_eager")
+    some = Victim(robust.model, robust.images[:24], robust.labels[:24])
+    fast = Victim(compiled, some.images, some.labels)
+    rates = [
+        left(one, "pgd", "linf 6/255", steps=4, early_stop=True, random_start=False)
+        for one in (some, fast)
+    ]
+    assert rates[0] == pytest.approx(rates[1], abs=1.01 / 24)
+    assert all(parameter.requires_grad for parameter in robust.model.parameters())
