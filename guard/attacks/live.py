@@ -89,7 +89,8 @@ class Live:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (or logarithms of probabilities) (Q, K), or labels (Q,): what the server gives."""
         parts = [self._part(part) for part in torch.split(images, self._batch)]
-        width = max((part.shape[1] for part in parts if part.ndim == 2), default=1)
+        known = (part.shape[1] for part in parts if part.ndim == 2)
+        width = max(known, default=max([1, *self._output.shape[1:]]))
         rows = [x if x.ndim == 2 else np.full((len(x), width), np.nan) for x in parts]
         answers = torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(images.device)
         if self.kind == "label":

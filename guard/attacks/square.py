@@ -47,7 +47,7 @@ def square(
     """
     goal, out = Goal(labels, targets, loss), images.clone()
     search = _Search(model, eps, norm, queries, area, rescale, generator)
-    standing = (~goal.reached(full(model(images)))).nonzero()[:, 0]
+    standing = (~search.ask(images, goal)[1]).nonzero()[:, 0]
     for _ in range(restarts):
         if not len(standing):
             break
@@ -72,7 +72,7 @@ class _Search:
     def run(self, images: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """One search from stripes or tiles: the points found, (N,) whether they fool."""
         best = self._stripes(images) if self.norm == "linf" else self._tiles(images)
-        level, hit = self._ask(best, goal)
+        level, hit = self.ask(best, goal)
         out, fooled = best.clone(), hit.clone()
         active = torch.arange(len(images), device=images.device)
         for k in range(self.queries - 1):
@@ -83,17 +83,19 @@ class _Search:
             if not len(active):
                 break
             tried = self._new(images, best, self._edge(k, images))
-            reached, hit = self._ask(tried, goal)
+            reached, hit = self.ask(tried, goal)
             better = (hit | (reached > level))[:, None, None, None]
             best = torch.where(better, tried, best)
             level = torch.maximum(level, reached)
             out[active], fooled[active] = best, hit
         return out, fooled
 
-    def _ask(self, images: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+    def ask(self, images: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """(N,) loss and (N,) whether the goal is reached: one query per image."""
         logits = full(self.model(images))
-        return goal.rise(logits), goal.reached(logits)
+        answered = logits.isfinite().all(1)  # a live server may give none: nobody is fooled
+        rise = goal.rise(logits.nan_to_num())
+        return rise.masked_fill(~answered, -torch.inf), goal.reached(logits) & answered
 
     def _edge(self, query: int, images: Tensor) -> int:
         """Edge of the next square in pixels."""

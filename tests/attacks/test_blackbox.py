@@ -13,6 +13,7 @@ from guard.attacks.blackbox import NO_ANSWER, Oracle, Tally
 from guard.attacks.goal import Goal
 from guard.attacks.hopskipjump import hopskipjump
 from guard.attacks.simba import simba
+from guard.attacks.square import square
 from guard.errors import InputError
 
 from .conftest import Victim
@@ -215,6 +216,15 @@ def test_no_answer_is_not_fooled() -> None:
     rise, fooled = lost.rise(points, rows)
     assert (rise == -torch.inf).all()
     assert not fooled.any()
+
+
+def test_square_takes_no_answer_for_what_it_is() -> None:
+    """Nobody answers: every query is spent, and nothing counts as fooled on the way."""
+    counting = Counting(lambda p: torch.full((len(p), 3), torch.nan))
+    images, labels = torch.full((2, 1, 4, 4), 0.5), torch.tensor([1, 2])
+    found = square(counting, images, labels, eps=0.1, queries=9, generator=generator())
+    assert counting.count == 2 * (1 + 9)
+    assert found.isfinite().all()
 
 
 def test_an_oracle_never_goes_beyond_its_limit() -> None:
