@@ -55,18 +55,22 @@ def test_a_kill_before_the_rename_leaves_the_old_one(
 
 
 def shortened(path: Path) -> None:
+    """The end is missing."""
     path.write_bytes(path.read_bytes()[:-100])
 
 
 def garbled(path: Path) -> None:
+    """Something else altogether."""
     path.write_bytes(b"\x93NUMPY" * 50)
 
 
 def foreign(path: Path) -> None:
+    """Tensors of somebody else's."""
     save_file({"a": torch.zeros(2)}, path)
 
 
 def emptied(path: Path) -> None:
+    """Nothing at all."""
     path.write_bytes(b"")
 
 

@@ -2,119 +2,225 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from guard.errors import InputError
-from guard.training.classifier import (
-    Pictures,
-    Recipe,
-    accuracy,
-    augment,
-    canary,
-    nfgsm,
-    train,
+from guard.errors import InputError, NumericError, OverloadedError
+from guard.networks import Network
+from guard.training import checkpoint
+from guard.training.augment import Augment
+from guard.training.classifier import Machine, canary, train
+from guard.training.pictures import Pictures, accuracy
+from guard.training.recipe import Recipe
+from tests.training.toys import NATURAL, colours, equal, taught
+
+ROBUST = replace(NATURAL, attacks={"nfgsm": 1.0}, eps=0.1, spread=1.0, warm=0.2, epochs=3)
+# Everything that draws, remembers or averages, at once.
+FULL = replace(
+    ROBUST,
+    attacks={"pgd": 1.0, "nfgsm": 1.0, "deepfool": 0.5},
+    chained=2,
+    steps=2,
+    epsilon="steered",
+    clean_weight=0.3,
+    feature_weight=0.1,
+    awp=0.005,
+    awp_from=0.3,
+    swa=0.5,
+    l1=1e-5,
+    label_smoothing=0.1,
+    optimizer="adam",
+    peak_rate=0.01,
+    augment=Augment(rotation=5, light=0.1, noise=0.02, flip=True, crop=1, erase=0.2, cutmix=0.4),
+    options={"dropout": 0.2},
 )
 
-RECIPE = Recipe(
-    "plain", 4, method="natural", epochs=3, batch=16, peak_rate=0.1, ema=0.8, bf16=False,
-    rotation=0.0, zoom=0.0, shift=0.0, light=0.0,
-)  # fmt: skip
+
+class Stop(Exception):  # noqa: N818
+    """The end of a training, somewhere on its way."""
 
 
-def colours(count: int, seed: int) -> Pictures:
-    """Pictures whose strongest channel is their class; easy, and quick to learn."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (count,), generator=generator)
-    images = torch.randint(0, 90, (count, 3, 8, 8), generator=generator)
-    images[torch.arange(count), labels] += 120
-    return Pictures(images.to(torch.uint8), labels)
+def stopping_at(step: int) -> Machine:
+    """A machine that writes a checkpoint after every step and stops after so many."""
+    left = step
+
+    def tick(_progress: float) -> None:
+        nonlocal left
+        if left == 0:
+            raise Stop
+        left -= 1
+
+    return Machine(save_every=0.0, tick=tick)
 
 
 def test_training_learns() -> None:
-    """Three short epochs are enough for an easy task."""
-    network = train(RECIPE, colours(192, 0), colours(60, 1), 3)
-    assert accuracy(network, colours(90, 2)) > 0.9
+    """A few short epochs are enough for an easy task."""
+    assert accuracy(taught(NATURAL, count=144), colours(90, 2)) > 0.9
 
 
 def test_adversarial_training_stands_where_natural_training_falls() -> None:
     """N-FGSM leaves more standing under PGD-10 than natural training of the same length."""
-    robust = replace(RECIPE, method="nfgsm", eps=0.12, warm=0.2, epochs=6)
-    natural = replace(RECIPE, epochs=6)
     stands = [
-        canary(train(one, colours(256, 0), colours(60, 1), 3), colours(90, 2), eps=0.12)[1]
-        for one in (robust, natural)
+        canary(taught(replace(one, epochs=6), count=144), colours(90, 2), eps=0.17)[1]
+        for one in (replace(ROBUST, eps=0.17), NATURAL)
     ]
-    assert stands[0] >= stands[1]
+    assert stands[0] > stands[1] + 0.2
 
 
-def test_the_same_recipe_gives_the_same_weights() -> None:
-    """Everything random comes from the recipe's seed."""
-    first, second = (
-        train(RECIPE, colours(64, 0), colours(30, 1), 3).state_dict() for _ in range(2)
-    )
-    assert all(torch.equal(first[name], second[name]) for name in first)
+@pytest.mark.parametrize("recipe", [NATURAL, FULL])
+def test_the_same_recipe_gives_the_same_weights(recipe: Recipe) -> None:
+    """Everything random comes from the recipe's seed, whatever happened before."""
+    first = taught(recipe)
+    torch.rand(7)
+    assert equal(taught(recipe), first)
+    assert not equal(taught(replace(recipe, seed=1)), first)
 
 
-def test_training_resumes_where_it_stopped(tmp_path: Path) -> None:
-    """A run that is cut off after an epoch and continued ends with the weights of a whole run."""
-    pictures, held = colours(64, 0), colours(30, 1)
-    whole = train(RECIPE, pictures, held, 3).state_dict()
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_training_resumes_at_any_step(tmp_path: Path, step: int) -> None:
+    """Stopped after any step, in or between epochs, it ends with the same weights, bit for bit."""
+    pictures, held = colours(48, 0), colours(30, 1)
     lines: list[str] = []
-
-    def stop(line: str) -> None:
-        lines.append(line)
-        if line.startswith("epoch 2"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(RECIPE, pictures, held, 3, folder=tmp_path, log=stop)
-    resumed = train(RECIPE, pictures, held, 3, folder=tmp_path, log=lines.append).state_dict()
-    assert [line.split("/")[0] for line in lines] == ["epoch 1", "epoch 2", "epoch 3"]
-    assert all(torch.allclose(whole[name], resumed[name]) for name in whole)
+    with pytest.raises(Stop):
+        train(FULL, pictures, held, 3, folder=tmp_path, machine=stopping_at(step))
+    torch.rand(11)
+    resumed = train(FULL, pictures, held, 3, folder=tmp_path, log=lines.append)
+    assert lines[0] == f"resumed at epoch {step // 3 + 1}, step {step % 3}"
+    assert equal(resumed, taught(FULL))
 
 
-def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
-    """A checkpoint never continues under a recipe that did not make it."""
-    train(replace(RECIPE, epochs=1), colours(32, 0), colours(30, 1), 3, folder=tmp_path)
-    with pytest.raises(InputError, match="another recipe"):
-        train(RECIPE, colours(32, 0), colours(30, 1), 3, folder=tmp_path)
+def test_dropout_is_in_force_while_training() -> None:
+    """The recipe's dropout changes what is learned."""
+    assert not equal(taught(replace(NATURAL, options={"dropout": 0.5})), taught(NATURAL))
 
 
-def test_nfgsm_steps_without_clipping_to_the_ball() -> None:
-    """The example may leave the eps-ball, by up to the spread of the noise, but not [0, 1]."""
-    network = RECIPE.network(3).eval()
-    pictures = colours(32, 3)
-    images = pictures.pixels(torch.arange(32))
-    generator = torch.Generator().manual_seed(0)
-    moved = nfgsm(network, images, pictures.labels, eps=0.1, spread=2.0, generator=generator)
-    size = (moved - images).abs().max()
-    assert 0.1 < size <= 0.3 + 1e-6
-    assert 0 <= moved.min() <= moved.max() <= 1
+@pytest.mark.parametrize("save_every", [0.0, 60.0])
+def test_a_loss_that_is_no_number_ends_in_one_line(tmp_path: Path, save_every: float) -> None:
+    """It names epoch and step; the checkpoint before it is kept and holds finite weights."""
+    recipe = replace(NATURAL, epochs=4, peak_rate=1e38, clip=1e38, schedule="constant")
+    pictures, held = colours(48, 0), colours(30, 1)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(NumericError, match=r"^epoch \d, step \d: the (loss|gradient) became") as e:
+        train(
+            recipe, pictures, held, 3, folder=tmp_path, machine=Machine(save_every=save_every)
+        )  # fmt: skip
+    assert "\n" not in str(e.value)
+    if (tmp_path / checkpoint.STATE).exists():
+        assert "the last checkpoint is kept" in str(e.value)
+        tensors, _ = checkpoint.load(tmp_path / checkpoint.STATE)
+        weights = checkpoint.unflatten("network", tensors)
+        assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_augmented_pictures_are_pictures() -> None:
-    """Shape and range are kept, and without options nothing but interpolation happens."""
-    images = colours(8, 0).pixels(torch.arange(8))
-    generator = torch.Generator().manual_seed(0)
-    assert torch.allclose(augment(images, RECIPE, generator), images, atol=1e-5)
-    changed = augment(images, Recipe("plain", 4, noise=0.1), generator)
-    assert changed.shape == images.shape
-    assert 0 <= changed.min() <= changed.max() <= 1
+def test_a_gradient_that_is_no_number_leaves_the_weights(tmp_path: Path) -> None:
+    """A finite loss with an infinite slope ends the training before the step is taken."""
+    network = {}
+
+    class Steep(torch.autograd.Function):
+        """The identity, with no slope to speak of."""
+
+        @staticmethod
+        def forward(_context: Any, value: torch.Tensor) -> torch.Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(_context: Any, slope: torch.Tensor) -> torch.Tensor:
+            return slope * torch.inf
+
+    recipe = replace(NATURAL, options={"dropout": 0.5})
+
+    def sabotage(self: Recipe, classes: int) -> Network:
+        made = original(self, classes)
+        made.dropout.forward = Steep.apply  # type: ignore[method-assign, assignment]
+        network["before"] = {k: v.clone() for k, v in made.state_dict().items() if "head" in k}
+        network["made"] = made
+        return made
+
+    original = Recipe.network
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recipe, "network", sabotage)
+        with pytest.raises(NumericError, match="epoch 1, step 1: the gradient became"):
+            train(recipe, colours(48, 0), colours(30, 1), 3, folder=tmp_path)
+    after = network["made"].state_dict()
+    assert all(torch.equal(after[name], value) for name, value in network["before"].items())
 
 
-def test_a_collapse_is_undone() -> None:
-    """When PGD accuracy falls by ten points the last good weights come back."""
-    calls = iter([(0.9, 0.8), (0.9, 0.2), (0.9, 0.8)])
+def test_memory_that_ends_is_one_line(tmp_path: Path) -> None:
+    """An allocation that torch refuses becomes an OverloadedError, and the checkpoint is kept."""
+    pictures, held = colours(48, 0), colours(30, 1)
+    with pytest.raises(Stop):
+        train(NATURAL, pictures, held, 3, folder=tmp_path, machine=stopping_at(2))
+    before = (tmp_path / checkpoint.STATE).read_bytes()
+    machine = Machine(tick=lambda _progress: torch.empty(1 << 60, dtype=torch.uint8).sum())  # type: ignore[arg-type, return-value]
+    with pytest.raises(OverloadedError, match="out of memory at batch 16: lower it") as caught:
+        train(NATURAL, pictures, held, 3, folder=tmp_path, machine=machine)
+    assert "\n" not in str(caught.value)
+    assert "the last checkpoint is kept" in str(caught.value)
+    assert (tmp_path / checkpoint.STATE).read_bytes() == before
+
+
+def test_errors_of_ours_are_not_disguised() -> None:
+    """A bug of the machinery stays what it is."""
+
+    def broken(_progress: float) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(NATURAL, colours(48, 0), colours(30, 1), 3, machine=Machine(tick=broken))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "holdout", "classes", "text"),
+    [
+        (colours(48, 0), colours(30, 1), 2, "labels from 0 to 2 and the network 2 classes"),
+        (colours(48, 0), colours(0, 1), 3, "nothing to watch on"),
+        (colours(0, 0), colours(30, 1), 3, "nothing to train on"),
+    ],
+)
+def test_pictures_that_do_not_fit_are_refused(
+    pictures: Pictures, holdout: Pictures, classes: int, text: str
+) -> None:
+    """Labels outside the classes and empty sets are named before anything is done."""
+    with pytest.raises(InputError, match=text):
+        train(NATURAL, pictures, holdout, classes)
+
+
+def test_pictures_of_another_shape_are_refused() -> None:
+    """Grey pictures for a network of three channels, and a transformer of another size."""
+    grey = Pictures(torch.zeros(32, 1, 8, 8, dtype=torch.uint8), torch.zeros(32, dtype=torch.long))
+    with pytest.raises(InputError, match=r"does not take pictures of \(1, 8, 8\)"):
+        train(NATURAL, grey, grey, 3)
+    transformer = replace(NATURAL, architecture="vit", options={"size": 32, "depth": 1, "dim": 24})
+    with pytest.raises(InputError, match="built for images of 32 x 32"):
+        train(transformer, colours(48, 0), colours(30, 1), 3)
+
+
+def test_patience_ends_a_training_that_no_longer_improves() -> None:
+    """With a rate of nothing the second and third epochs are no better, and it stops."""
     lines: list[str] = []
-    robust = replace(RECIPE, method="nfgsm", eps=0.05)
-    import guard.training.classifier as module
+    recipe = replace(NATURAL, epochs=9, peak_rate=1e-9, patience=2)
+    train(recipe, colours(48, 0), colours(30, 1), 3, log=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/9", "epoch 2/9", "epoch 3/9"]
 
-    original = module.canary
-    module.canary = lambda *_args, **_options: next(calls)  # type: ignore[assignment]
-    try:
-        train(robust, colours(32, 0), colours(30, 1), 3, log=lines.append)
-    finally:
-        module.canary = original
-    assert sum("last good weights restored" in line for line in lines) == 1
+
+@pytest.mark.parametrize("recipe", [NATURAL, ROBUST])
+def test_the_best_epoch_is_returned(recipe: Recipe, tmp_path: Path) -> None:
+    """With select="best" the weights of the epoch with the best held-out accuracy come back."""
+    recipe = replace(recipe, epochs=5, ema=0.0, select="best", schedule="constant", peak_rate=0.4)
+    seen: list[tuple[float, float]] = []
+
+    def remember(line: str) -> None:
+        if line.startswith("epoch") and "clean" in line:
+            words = line.replace(",", "").split()
+            seen.append(
+                (float(words[words.index("clean") + 1]), float(words[words.index("PGD-10") + 1]))
+            )
+
+    held = colours(60, 1)
+    network = train(recipe, colours(48, 0), held, 3, log=remember)
+    found = canary(network, held, eps=recipe.eps)
+    column = 1 if recipe.adversarial else 0
+    assert found[column] == pytest.approx(max(row[column] for row in seen), abs=6e-4)
+    assert len({row[column] for row in seen}) > 1, "all epochs alike prove nothing"

@@ -13,7 +13,7 @@ def test_warm_climbs_in_a_line_and_stays() -> None:
 
 
 def test_the_literal_rule_climbs_to_its_clamp() -> None:
-    """The adversarial loss is the larger one, so eps rises by alpha times the gap and ends there."""
+    """The adversarial loss is the larger one, so eps climbs, alpha times the gap a step."""
     epsilon = Epsilon("literal", 0.03, start=0.05, alpha=0.001, low=0.01, high=0.06)
     epsilon.learn(2.5, 1.5)
     assert epsilon.at(0.0) == pytest.approx(0.051)

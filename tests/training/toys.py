@@ -28,7 +28,7 @@ def folders(root: Path, count: int, *, size: int = 8) -> Path:
     """The same pictures as PNG files, a folder for each class."""
     pictures = colours(count, 0, size=size)
     for number, (image, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
-        folder = root / "red green blue".split()[int(label)]
+        folder = root / ["red", "green", "blue"][int(label)]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:05}.png")
     return root
