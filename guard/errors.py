@@ -7,6 +7,7 @@ GuardError
 ├── PackError            a pack is missing, altered or does not fit
 ├── OverloadedError      a bounded queue is full
 ├── UpstreamError        the production classifier did not answer usefully
+├── AuditError           the audit log cannot be written or read
 └── NumericError         a number that must be finite is not
 
 Status codes live in `guard/gateway/status.py`, exit codes in `guard/cli/plain.py`.
@@ -66,3 +67,7 @@ class UpstreamError(GuardError):
 
 class NumericError(GuardError):
     """The machinery produced a number that is not finite where only finite ones are safe."""
+
+
+class AuditError(GuardError):
+    """The audit log cannot be written or read, or its end is not as it was written."""

@@ -6,25 +6,29 @@ counted per request, not per image: counting may cost the request nothing that m
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from threading import Thread
-from typing import Literal, NamedTuple
-from wsgiref.simple_server import WSGIServer
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.core import HistogramMetricFamily
 
-from guard.config import split_address
-from guard.errors import ConfigError
 from guard.verdict import Decision, Verdicts
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication as Application
 
 Stage = Literal["decode", "queue", "evidence", "upstream", "detect", "encode"]
 STAGES: tuple[Stage, ...] = ("decode", "queue", "evidence", "upstream", "detect", "encode")
 Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
-    "blocked", "non_finite", "defense", "defense_late", "internal",
+    "blocked", "non_finite", "defense", "defense_late", "internal", "unauthenticated", "forbidden",
 ]  # fmt: skip
+AuthFailure = Literal[
+    "missing", "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid",
+    "audience", "issuer", "claims", "certificate", "handshake", "role", "unknown_call",
+]  # fmt: skip
+Watch = Literal["certificates", "token_keys"]
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _P_VALUES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
@@ -110,6 +114,26 @@ ERRORS = Counter("guard_errors", "Requests or images that failed, by reason.", [
 FAULTS_ALLOWED = Counter(
     "guard_faults_allowed", "Images passed unexamined because on_error = allow.", ["model"]
 )
+AUTH_FAILURES = Counter(
+    "guard_auth_failures",
+    "Calls refused for who made them, by what was wrong; role: known, but not permitted.",
+    ["reason"],
+)
+RELOAD_FAILURES = Counter(
+    "guard_reload_failures", "Changed files that could not be used; the old stay.", ["what"]
+)
+CERTIFICATE_EXPIRY = Gauge(
+    "guard_certificate_expiry_timestamp_seconds", "When the gateway's own certificate ends."
+)
+AUDIT_RECORDS = Counter("guard_audit_records", "Records in the audit log, by event.", ["event"])
+AUDIT_FAILURES = Counter(
+    "guard_audit_failures",
+    "Audit records lost (queue full, write failed), late, and checkpoints not exported.",
+    ["reason"],
+)
+AUDIT_CHECKPOINT = Gauge(
+    "guard_audit_checkpoint_record", "The last audit record that a signed checkpoint covers."
+)
 IN_FLIGHT = Gauge("guard_in_flight", "Inference requests being worked on.")
 QUEUE = Gauge("guard_queue_images", "Images waiting for the defence.", ["model"])
 PACK = Gauge(
@@ -123,6 +147,12 @@ PROVIDER = Gauge(
 BUDGET = Gauge(
     "guard_false_positive_budget", "Share of clean images that may be flagged.", ["model"]
 )
+
+
+for _reason in get_args(AuthFailure):
+    AUTH_FAILURES.labels(_reason)  # a rate needs the zero it rises from
+for _files in get_args(Watch):
+    RELOAD_FAILURES.labels(_files)
 
 
 class ModelMetrics:
@@ -171,24 +201,6 @@ def error(reason: Reason, count: int = 1) -> None:
     ERRORS.labels(reason).inc(count)
 
 
-class MetricsServer:
-    """The `/metrics` endpoint on HOST:PORT; `port` is the one in use."""
-
-    def __init__(self, address: str) -> None:
-        host, port = split_address(address, key="gateway.metrics")
-        server: tuple[WSGIServer, Thread]
-        try:
-            server = start_http_server(port, host.strip("[]"))
-        except OSError as failure:
-            raise ConfigError(
-                f"gateway.metrics: cannot listen on {address}: {failure.strerror or failure}",
-                key="gateway.metrics",
-            ) from failure
-        self._server, self._thread = server
-        self.port: int = self._server.server_port
-
-    def close(self) -> None:
-        """Stop answering scrapes."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+def exposition() -> "Application":
+    """What a scrape gets, as a WSGI application; `gateway/pages.py` serves it."""
+    return make_wsgi_app(REGISTRY)
