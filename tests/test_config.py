@@ -11,6 +11,7 @@ from guard.errors import ConfigError
 FULL = """
 [gateway]
 listen = "192.0.2.1:8001"
+insecure = true
 secret_file = "secret"
 passthrough_rpcs = ["ModelConfig"]
 

@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY
 
 from guard import metrics
 from guard.errors import ConfigError
+from guard.gateway.pages import Pages
 from guard.verdict import Verdicts
 
 NAMES = (
@@ -76,7 +77,7 @@ def test_a_scrape_shows_every_metric_that_rules_and_panels_use() -> None:
     metrics.UPSTREAM_ERRORS.labels("scraped", "UNAVAILABLE").inc()
     metrics.PACK.labels("scraped", "signs", "sha256:0").set(1)
     metrics.PROVIDER.labels("scraped", "evidence", "CPUExecutionProvider").set(1)
-    server = metrics.MetricsServer("127.0.0.1:0")
+    server = Pages("127.0.0.1:0")
     try:
         url = f"http://127.0.0.1:{server.port}/metrics"
         text = urllib.request.urlopen(url, timeout=5).read().decode()
@@ -97,10 +98,10 @@ def verdicts_of_one() -> Verdicts:
 
 def test_a_taken_port_is_a_plain_error() -> None:
     """Two gateways on one metrics port: the second says which setting to change."""
-    server = metrics.MetricsServer("127.0.0.1:0")
+    server = Pages("127.0.0.1:0")
     try:
         with pytest.raises(ConfigError, match="cannot listen"):
-            metrics.MetricsServer(f"127.0.0.1:{server.port}")
+            Pages(f"127.0.0.1:{server.port}")
     finally:
         server.close()
 

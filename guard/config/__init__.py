@@ -6,17 +6,17 @@ Unknown keys are refused and the message names them. Every setting carries its o
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field, structs
 
+from guard.config.access import Identities, ServerTls, access_problems, is_loopback
+from guard.config.audit import AuditSettings, audit_at, audit_problems
 from guard.errors import ConfigError
 from guard.verdict import Expose, Mode, OnError, OnFlag, Policy
 
 Rpc = Literal["ModelStreamInfer", "ModelConfig", "ModelStatistics", "RepositoryIndex"]
-
-LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
 
 
 class Tls(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,6 +54,13 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         float, Meta(gt=0, description="seconds after which a connection is closed gracefully")
     ] = 3600.0
     reflection: Annotated[bool, Meta(description="answer gRPC reflection")] = False
+    insecure: Annotated[
+        bool,
+        Meta(description="listen beyond this machine without asking who calls, or without TLS"),
+    ] = False
+    tls: Annotated[ServerTls, Meta(description="certificates of our own ports")] = ServerTls()
+    identity: Annotated[Identities, Meta(description="who may do what")] = Identities()
+    audit: Annotated[AuditSettings, Meta(description="the audit log")] = AuditSettings()
     secret_file: Annotated[
         str,
         Meta(
@@ -188,13 +195,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def policy(self, model: Model) -> Policy:
         """The policy of one of these models; `full` exposure is a default only on loopback."""
-        loopback = self.gateway.listen.startswith(LOOPBACK)
         return Policy(
             mode=model.mode,
             on_flag=model.on_flag,
             on_error=model.on_error,
             max_false_positive_rate=model.max_false_positive_rate,
-            expose=model.expose or ("full" if loopback else "decision"),
+            expose=model.expose or ("full" if is_loopback(self.gateway.listen) else "decision"),
         )
 
 
@@ -224,6 +230,7 @@ def single_pack_config(
     listen: str = "127.0.0.1:8001",
     metrics: str = "127.0.0.1:9100",
     max_false_positive_rate: float = 0.01,
+    insecure: bool = False,
 ) -> Config:
     """The settings of `guard serve --pack`: the pack's own ensemble answers, verdicts are shown."""
     pack = Path(pack)
@@ -233,9 +240,8 @@ def single_pack_config(
         answer="ensemble",
         max_false_positive_rate=max_false_positive_rate,
     )
-    return _checked(
-        Config(models=[model], gateway=Gateway(listen=listen, metrics=metrics)), "guard serve"
-    )
+    gateway = Gateway(listen=listen, metrics=metrics, insecure=insecure)
+    return _checked(Config(models=[model], gateway=gateway), "guard serve")
 
 
 def split_address(address: str, *, key: str) -> tuple[str, int]:
@@ -260,8 +266,12 @@ def _settings(prefix: str, struct: type[Struct]) -> Iterator[tuple[str, Any, str
     for item in structs.fields(struct):
         inner, *notes = get_args(hints[item.name])
         key = f"{prefix}.{item.name}"
+        rows = get_args(inner)[0] if get_origin(inner) is list else None
         if isinstance(inner, type) and issubclass(inner, Struct):
             yield from _settings(key, inner)
+            continue
+        if isinstance(rows, type) and issubclass(rows, Struct):
+            yield from _settings(key, rows)
             continue
         default = item.default
         if item.default_factory is not msgspec.NODEFAULT:
@@ -304,10 +314,17 @@ def _resolved(config: Config, base: Path) -> Config:
             ),
         )
 
+    gateway, own = config.gateway, config.gateway.tls
+    tokens = gateway.identity.tokens
     gateway = structs.replace(
-        config.gateway,
-        secret_file=at(config.gateway.secret_file),
-        passthrough_tls=tls(config.gateway.passthrough_tls),
+        gateway,
+        audit=audit_at(gateway.audit, at),
+        secret_file=at(gateway.secret_file),
+        passthrough_tls=tls(gateway.passthrough_tls),
+        tls=ServerTls(cert=at(own.cert), key=at(own.key), client_ca=at(own.client_ca)),
+        identity=structs.replace(
+            gateway.identity, tokens=structs.replace(tokens, keys=at(tokens.keys))
+        ),
     )
     return structs.replace(
         config, gateway=gateway, models=[model(value) for value in config.models]
@@ -331,6 +348,9 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     gateway = config.gateway
     if gateway.passthrough and not gateway.passthrough.startswith(("grpc://", "grpcs://")):
         yield "gateway.passthrough", "must be grpc://HOST:PORT or grpcs://HOST:PORT"
+    ports = {"gateway.listen": gateway.listen, "gateway.metrics": gateway.metrics}
+    yield from access_problems(gateway.tls, gateway.identity, ports, insecure=gateway.insecure)
+    yield from audit_problems(gateway.audit)
     names = [model.name for model in config.models]
     for index, model in enumerate(config.models):
         at = f"models[{index}]"

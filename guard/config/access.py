@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 Role = Literal["client", "operator", "analyst", "trainer", "approver", "auditor", "privacy"]
 Algorithm = Literal[
@@ -42,7 +42,7 @@ class Tokens(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     algorithms: Annotated[
         list[Algorithm],
         Meta(min_length=1, description="signatures accepted; a key serves its own kind only"),
-    ] = ["EdDSA", "ES256", "RS256"]
+    ] = field(default_factory=lambda: ["EdDSA", "ES256", "RS256"])
     leeway: Annotated[
         float, Meta(ge=0, le=120, description="seconds that clocks may differ for `exp` and `nbf`")
     ] = 30.0

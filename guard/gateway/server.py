@@ -24,11 +24,16 @@ from guard import metrics
 from guard.config import Config, Gateway, Model, split_address
 from guard.errors import ConfigError
 from guard.gateway import protocol
+from guard.gateway.access import Access
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
+from guard.gateway.identity import Authenticator
 from guard.gateway.operators import GuardServicer
+from guard.gateway.pages import Pages
 from guard.gateway.servicer import InferenceServicer
+from guard.gateway.tls import Certificates, server_credentials, watched_certificates
 from guard.gateway.upstream import GrpcUpstream, Upstream
+from guard.gateway.watched import Watched
 from guard.gateway.wider import WiderHandler
 from guard.pipeline import Pipeline
 
@@ -139,24 +144,37 @@ async def running(config: Config) -> AsyncIterator[Running]:
         servicer = InferenceServicer(
             models, gateway, passthrough=passthrough, version=guard.__version__
         )
-        server, checks = build_server(servicer)
-        host, port = _listen(server, gateway.listen)
-        scrapes = metrics.MetricsServer(gateway.metrics) if gateway.metrics else None
-        if scrapes is not None:
-            stack.push_async_callback(asyncio.to_thread, scrapes.close)
+        certificates = watched_certificates(gateway.tls)
+        authenticator = authenticator_of(gateway)
+        server, checks = build_server(servicer, authenticator)
+        host, port = _listen(server, gateway.listen, certificates)
+        pages = None
+        if gateway.metrics:
+            pages = Pages(gateway.metrics, certificates=certificates, authenticator=authenticator)
+            stack.push_async_callback(asyncio.to_thread, pages.close)
         await _refresh(servicer, checks)
         await server.start()
         stack.push_async_callback(server.stop, gateway.drain)
         stack.push_async_callback(checks.enter_graceful_shutdown)
         watch = asyncio.create_task(_watch(servicer, checks))
         stack.callback(watch.cancel)
-        yield Running(servicer, host, port, scrapes.port if scrapes else 0)
+        yield Running(servicer, host, port, pages.port if pages else 0)
 
 
-def build_server(servicer: InferenceServicer) -> tuple[grpc.aio.Server, health.HealthServicer]:
+def authenticator_of(gateway: Gateway) -> Authenticator | None:
+    """Who tells callers apart, None where everybody may do everything. Raises ConfigError."""
+    if not (gateway.tls.client_ca or gateway.identity.tokens.keys):
+        return None
+    return Authenticator(gateway.tls, gateway.identity)
+
+
+def build_server(
+    servicer: InferenceServicer, authenticator: Authenticator | None = None
+) -> tuple[grpc.aio.Server, health.HealthServicer]:
     """A server with every service, and its health service; nothing listens yet."""
     gateway = servicer.gateway
     server = grpc.aio.server(
+        interceptors=[Access(authenticator)] if authenticator else None,
         options=server_options(gateway),
         maximum_concurrent_rpcs=gateway.max_in_flight + SPARE_CALLS,
     )
@@ -188,10 +206,15 @@ def server_options(gateway: Gateway) -> list[tuple[str, int]]:
     ]
 
 
-def _listen(server: grpc.aio.Server, address: str) -> tuple[str, int]:
+def _listen(
+    server: grpc.aio.Server, address: str, certificates: Watched[Certificates] | None
+) -> tuple[str, int]:
     host, _ = split_address(address, key="gateway.listen")
     try:
-        port = server.add_insecure_port(address)
+        if certificates is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, server_credentials(certificates))
     except RuntimeError as error:
         message = f"gateway.listen: cannot listen on {address}"
         raise ConfigError(message, key="gateway.listen") from error

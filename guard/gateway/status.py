@@ -22,7 +22,7 @@ from guard.errors import (
     UpstreamError,
 )
 from guard.gateway import protocol
-from guard.metrics import Reason
+from guard.metrics import AuthFailure, Reason
 
 Code = grpc.StatusCode
 DOMAIN = "guard"
@@ -46,6 +46,19 @@ class NotOfferedError(GuardError):
     """The call exists elsewhere, but would carry pixels or models past the defence."""
 
 
+class UnauthenticatedError(GuardError):
+    """Nobody knows who calls; `cause` is for the operator, the text tells a stranger little."""
+
+    def __init__(self, cause: AuthFailure) -> None:
+        texts = {"missing": "credentials are needed", "expired": "the credentials have expired"}
+        super().__init__(texts.get(cause, "the credentials are not valid"))
+        self.cause: AuthFailure = cause
+
+
+class ForbiddenError(GuardError):
+    """The caller is known, and may not do this."""
+
+
 class DefenseError(GuardError):
     """The defence itself failed or was late, and the policy lets nothing pass unexamined."""
 
@@ -67,6 +80,8 @@ TABLE: dict[type[BaseException], Row] = {
     UnknownModelError: Row(Code.NOT_FOUND, "UNKNOWN_MODEL", "unknown_model"),
     NotExposedError: Row(Code.PERMISSION_DENIED, "NOT_EXPOSED", "refused"),
     NotOfferedError: Row(Code.UNIMPLEMENTED, "NOT_OFFERED", "refused"),
+    UnauthenticatedError: Row(Code.UNAUTHENTICATED, "UNAUTHENTICATED", "unauthenticated"),
+    ForbiddenError: Row(Code.PERMISSION_DENIED, "FORBIDDEN", "forbidden"),
     OverloadedError: Row(Code.RESOURCE_EXHAUSTED, "OVERLOADED", "overloaded"),
     AdversarialInputError: Row(Code.FAILED_PRECONDITION, "ADVERSARIAL_INPUT", "blocked"),
     NumericError: Row(Code.INTERNAL, "NON_FINITE", "non_finite"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from guard.config import Tls, split_address
 from guard.errors import ConfigError, GuardError, UpstreamError
-from guard.gateway import protocol
+from guard.gateway import identity, protocol
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -69,11 +69,15 @@ class Upstream(Protocol):
 
 
 def forwardable(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
-    """The metadata that is the caller's own: without transport, hop-by-hop and reserved keys."""
+    """The metadata that is the caller's own: without transport, hop-by-hop and reserved keys.
+
+    A token that was shown to this gateway stays here: whoever got it could be its bearer.
+    """
+    kept = _OWN_HEADERS if identity.current().kind != "token" else _OWN_HEADERS | {"authorization"}
     return tuple(
         (key, value)
         for key, value in metadata or ()
-        if key not in _OWN_HEADERS and not key.startswith(("grpc-", ":"))
+        if key not in kept and not key.startswith(("grpc-", ":"))
     )
 
 
