@@ -117,7 +117,8 @@ class _Directions:
         channel, place = index // (self._high * self._wide), index % (self._high * self._wide)
         down, along = self._down[place // self._wide], self._along[place % self._wide]
         out = down.new_zeros((len(index), *self.shape))
-        out[torch.arange(len(index)), channel] = down[:, :, None] * along[:, None, :]
+        rows = torch.arange(len(index), device=index.device)
+        out[rows, channel] = down[:, :, None] * along[:, None, :]
         return out
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from guard.cli.connection import connect, connecting
 from guard.cli.pictures import read_images
 from guard.cli.plain import FILE, FOLDER, note
 from guard.errors import ConfigError
@@ -26,6 +27,7 @@ OPTION = "Another option of the attack, such as momentum=0.9; an unknown one lis
 @click.option("--alarms", default=0.01, show_default=True, help="Budget that --adaptive evades.")
 @click.option("--checkpoint", type=FOLDER, help="Attack a classifier that guard trained.")
 @click.option("--live", metavar="HOST:PORT", help=LIVE)
+@connecting
 @click.option("--model", default="", help="The live model's name.")
 @click.option("--tensor", default="", help="The live model's input; default: its first.")
 @click.option("--output", default="", help="The live model's output; default: scores, if any.")
@@ -40,10 +42,20 @@ OPTION = "Another option of the attack, such as momentum=0.9; an unknown one lis
 @click.option("-o", "--option", "extra", multiple=True, metavar="NAME=VALUE", help=OPTION)
 @click.option("--targeted", help="A class to be taken for, by name or number; or 'random'.")
 @click.option("--source", help="Only pictures of this class.")
-@click.option("--count", default=1000, show_default=True, help="Pictures at most.")
+@click.option(
+    "--count", type=click.IntRange(1), default=1000, show_default=True, help="Pictures at most."
+)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--batch", default=128, show_default=True, help="Pictures attacked at once.")
-@click.option("--shard", default=512, show_default=True, help="Pictures per file.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Pictures attacked at once.",
+)
+@click.option(
+    "--shard", type=click.IntRange(1), default=512, show_default=True, help="Pictures per file."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--out", type=FOLDER, required=True, help="Parquet files go here.")
 @click.option("--picture", type=FILE, help="Also draw a contact sheet, a PNG file.")
@@ -91,11 +103,9 @@ def _victim(stack: ExitStack, device: str, options: dict[str, Any]) -> tuple[Any
     from guard.evaluation import victim
 
     if options["live"] is not None:
-        from guard.client import Client
-
         if not options["model"]:
             raise ConfigError("--live needs --model, the model's name there")
-        client = stack.enter_context(Client(options["live"]))
+        client = stack.enter_context(connect(options["live"], options))
         more = {key: options[key] for key in ("budget", "tensor", "output", "scale")}
         return victim.live_victim(client, options["live"], options["model"], **more)
     if options["checkpoint"] is not None:

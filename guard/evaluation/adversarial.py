@@ -7,6 +7,7 @@ Letters: N images, C H W.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,10 +78,10 @@ def craft(order: Order, victim: Victim, out: Path, *, log: Log = lambda _line: N
 
     ConfigError when the folder holds a set of another recipe.
     """
-    files = order.files(out)
+    files, recipe = order.files(out), json.loads(json.dumps(dict(order.recipe)))
     strangers = {*out.glob("*.parquet")} - {file for file, _ in files}
     for file in [*strangers, *(file for file, _ in files if file.exists())]:
-        if file in strangers or read_notes(file).get("recipe") != order.recipe:
+        if file in strangers or read_notes(file).get("recipe") != recipe:
             raise ConfigError(f"{out} holds another set ({file.name}): choose another --out")
     started, fresh = time.monotonic(), 0
     for number, (file, rows) in enumerate(files):

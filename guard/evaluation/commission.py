@@ -20,18 +20,18 @@ from guard import __version__
 from guard.attacks.adaptive import adaptive
 from guard.attacks.blackbox import Tally
 from guard.attacks.catalogue import Ready, find, ready
-from guard.attacks.patch import Sticker
 from guard.data import ImageSet, read_parquet
 from guard.data.write import png, read_columns
 from guard.errors import ConfigError, InputError
 from guard.evaluation.adversarial import Attack, Order
 from guard.evaluation.sheet import Pair, sheet
-from guard.evaluation.sticker import control, print_sticker
+from guard.evaluation.sticker import PLACING, control, held_out, placed, print_sticker
 from guard.evaluation.victim import Victim
 from guard.threat import ThreatModel
 
 Log = Callable[[str], None]
 PATCH = "0.1"  # of the picture: 10 x 10 of 32 x 32 pixels
+PRINTING = {"steps": 200, "poses": 2}
 VIEWS = 5  # poses in which a held-out picture is judged
 SHOWN = 6
 
@@ -194,6 +194,8 @@ def _targets(some: ImageSet, asked: Asked) -> NDArray[np.int64] | None:
 
 
 def _threat(asked: Asked, norms: Sequence[str]) -> ThreatModel | None:
+    if asked.norm is not None and asked.norm not in norms:
+        raise InputError(f"{asked.name} is an attack in {' or '.join(norms)}, not {asked.norm}")
     eps = asked.eps or (PATCH if "patch" in norms else None)
     return None if eps is None else ThreatModel.parse(f"{asked.norm or norms[0]} {eps}")
 
@@ -206,8 +208,6 @@ def _attack(
         return _adaptive(victim, asked)
     entry = find(asked.name)
     options = asked.options
-    if asked.norm is not None and asked.norm not in entry.norms:
-        raise InputError(f"{entry.name} is an attack in {' or '.join(entry.norms)}")
     if victim.gives != "gradients" and entry.sees == "gradients":
         raise InputError(f"{entry.name} needs gradients; {victim.name} only gives answers")
     if victim.gives == "labels" and entry.sees == "logits":
@@ -287,12 +287,10 @@ def _sticker(
         raise InputError(f"patch needs gradients; {victim.name} only gives answers")
     threat = _threat(asked, ("patch",))
     target = None if targets is None else int(targets[0])
-    options = {"steps": 200, "poses": 2, **asked.options}
+    options = {**PRINTING, **asked.options}
     steps, poses = options.pop("steps"), options.pop("poses")
-    sticker = _placed(threat, some, options)
-    names = np.arange(len(some)) if some.groups is None else some.groups
-    other = replace(some, groups=names).split_by_group(0.5, seed=asked.seed)[1].groups
-    held = np.isin(names, [] if other is None else other)
+    _known("patch", options, [*PLACING, *PRINTING])
+    sticker, held = placed(threat, some, options), held_out(some, seed=asked.seed)
     log(f"designing a {sticker.size}x{sticker.size} sticker on {int((~held).sum())} pictures")
     printed = print_sticker(
         victim, some.subset(~held), target, sticker,
@@ -310,18 +308,6 @@ def _sticker(
     report = control(victim, shown, target, printed, seed=asked.seed, device=asked.device)
     report |= {"designed_on": int((~held).sum()), "held_out": int(held.sum()), "poses": VIEWS}
     return Job(order, f"sticker on {victim.name}", shown, report)
-
-
-def _placed(threat: ThreatModel | None, some: ImageSet, options: dict[str, Any]) -> Sticker:
-    """The sticker that the options describe; it sits low, where a sign is read less."""
-    _, height, width = some.shape
-    share = threat.eps if threat is not None else float(PATCH)
-    known = {"down": 0.68, "right": 0.5, "shift": 2.0, "turn": 15.0, "light": 0.15}
-    _known("patch", options, [*known, "steps", "poses"])
-    known |= options
-    size = max(1, int((share * height * width) ** 0.5))
-    center = (known.pop("down"), known.pop("right"))
-    return Sticker(size=size, center=center, **known)
 
 
 def _known(name: str, options: Iterable[str], known: Sequence[str]) -> None:

@@ -8,7 +8,9 @@ sticker. Letters: N images, C H W.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +21,12 @@ from guard.attacks.craft import frozen
 from guard.attacks.goal import Goal
 from guard.attacks.patch import Sticker, design
 from guard.data import ImageSet
+from guard.errors import InputError
 from guard.evaluation.victim import Victim
+from guard.threat import ThreatModel
+
+# Where it sits and how freely: low, where a sign is read less. See Sticker.
+PLACING = {"down": 0.68, "right": 0.5, "shift": 2.0, "turn": 15.0, "light": 0.15}
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,24 @@ def print_sticker(
             steps=steps, poses=poses, generator=generator,
         )  # fmt: skip
     return Printed(sticker, (found * 255).round() / 255)
+
+
+def placed(threat: ThreatModel | None, images: ImageSet, options: Mapping[str, float]) -> Sticker:
+    """The sticker of a share of the picture's area; options go over PLACING."""
+    _, height, width = images.shape
+    where = {**PLACING, **options}
+    center = (where.pop("down"), where.pop("right"))
+    size = math.isqrt(int((0.1 if threat is None else threat.eps) * height * width))
+    return Sticker(size=max(1, size), center=center, **where)
+
+
+def held_out(images: ImageSet, *, seed: int) -> NDArray[np.bool_]:
+    """(N,): half of the pictures, whole tracks, on which nothing is designed."""
+    groups = np.arange(len(images)) if images.groups is None else images.groups
+    other = replace(images, groups=groups).split_by_group(0.5, seed=seed)[1].groups
+    if other is None or not len(other):
+        raise InputError("a sticker needs two pictures: one to design on, one to judge by")
+    return np.isin(groups, other)
 
 
 def control(

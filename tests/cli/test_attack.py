@@ -154,6 +154,10 @@ WRONG = {
         ["signs", "--pack", PACK, "--attack", "fgsm", "--norm", "l2", "--eps", "1"],
         1, "fgsm is an attack in linf",
     ),
+    "patch norm": (
+        ["signs", "--pack", PACK, "--attack", "patch", "--norm", "linf"],
+        1, "patch is an attack in patch, not linf",
+    ),
     "eps": (["signs", "--pack", PACK, "--eps", "eight"], 1, "'linf eight'"),
     "no eps": (["signs", "--pack", PACK], 1, "pgd needs a threat model"),
     "option": (["signs", "--pack", PACK, "--eps", "8/255", "-o", "stps=3"], 1, "its options:"),
@@ -195,6 +199,8 @@ def test_the_document(here: Path, number: int) -> None:
         done = run(*words)
     assert done.exit_code == 0, done.output
     assert len(read(here / words[words.index("--out") + 1])) >= 2
+    if "--adaptive" in words:
+        assert "there already" in run(*words).stderr
 
 
 def test_the_example_reads_what_was_written(here: Path) -> None:
