@@ -23,6 +23,7 @@ STAGES: tuple[Stage, ...] = ("decode", "queue", "evidence", "upstream", "detect"
 Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
     "blocked", "non_finite", "defense", "defense_late", "internal", "unauthenticated", "forbidden",
+    "not_audited",
 ]  # fmt: skip
 AuthFailure = Literal[
     "missing", "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid",

@@ -261,6 +261,11 @@ def settings() -> Iterator[tuple[str, Any, str]]:
     yield from _settings("models", Model)
 
 
+def canonical(config: Config) -> bytes:
+    """The settings as bytes that are the same for the same settings; file names, no contents."""
+    return msgspec.json.encode(config, order="sorted")
+
+
 def _settings(prefix: str, struct: type[Struct]) -> Iterator[tuple[str, Any, str]]:
     hints = get_type_hints(struct, include_extras=True)
     for item in structs.fields(struct):

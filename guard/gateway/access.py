@@ -57,8 +57,8 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
         try:
             identity = self._authenticator.by_token(shown)
             if identity is not None:
-                authorise(identity, path)
                 CURRENT.set(identity)
+                authorise(identity, path)
                 return await continuation(handler_call_details)
         except UnauthenticatedError as error:
             count_refusal(error)
@@ -77,7 +77,7 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
         once = None if handler.request_streaming else decode  # a stream is decoded as it is read
 
         def begin(request: Any, context: Any) -> Any:
-            CURRENT.set(self._certified(context, path))
+            self._certify(context, path)
             return behaviour(_decoded(request, once) if once else request, context)
 
         async def single(request: Any, context: Any) -> Any:
@@ -105,15 +105,15 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
             response_serializer=handler.response_serializer,
         )
 
-    def _certified(self, context: Any, path: str) -> Identity:
-        """Whom the certificate names, if they may make this call."""
+    def _certify(self, context: Any, path: str) -> None:
+        """Take down whom the certificate names, and refuse them what they may not do."""
         try:
             identity = self._authenticator.by_certificate(*_names(context.auth_context()))
         except UnauthenticatedError as error:
             count_refusal(error)
             raise
+        CURRENT.set(identity)
         authorise(identity, path)
-        return identity
 
 
 def _names(shown: Mapping[str, Sequence[bytes]]) -> tuple[list[str], list[str]]:

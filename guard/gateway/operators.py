@@ -9,6 +9,7 @@ import grpc
 from guard.errors import UnknownModelError
 from guard.gateway import codec, protocol
 from guard.gateway.guarded import GuardedModel
+from guard.gateway.recorded import recorded
 from guard.gateway.servicer import InferenceServicer, answered
 from guard.gateway.status import NotExposedError
 from guard.verdict import Decision, Verdict
@@ -23,7 +24,8 @@ class GuardServicer:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service, ready for a server."""
-        behaviours = {"Status": answered(self.status), "Inspect": answered(self.inspect)}
+        calls = {"Status": self.status, "Inspect": self.inspect}
+        behaviours = {name: answered(recorded(call)) for name, call in calls.items()}
         return protocol.service_handler(
             protocol.GUARD_METHODS, behaviours, raw_requests=frozenset(behaviours)
         )

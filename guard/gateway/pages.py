@@ -20,7 +20,8 @@ from guard.config import split_address
 from guard.errors import ConfigError
 from guard.gateway import permissions
 from guard.gateway.access import authorise, count_refusal
-from guard.gateway.identity import Authenticator
+from guard.gateway.audit.recorder import OFF, Audit
+from guard.gateway.identity import Authenticator, Identity
 from guard.gateway.status import ForbiddenError, UnauthenticatedError
 from guard.gateway.tls import Certificates
 from guard.gateway.watched import Watched
@@ -43,6 +44,7 @@ class Pages:
         *,
         certificates: Watched[Certificates] | None = None,
         authenticator: Authenticator | None = None,
+        audit: Audit = OFF,
     ) -> None:
         host, port = split_address(address, key="gateway.metrics")
         try:
@@ -52,7 +54,7 @@ class Pages:
                 f"gateway.metrics: cannot listen on {address}: {failure.strerror or failure}",
                 key="gateway.metrics",
             ) from failure
-        self._server.set_app(_Door(authenticator))
+        self._server.set_app(_Door(authenticator, audit))
         self.port: int = self._server.server_port
         self._thread = Thread(target=self._server.serve_forever, name="pages", daemon=True)
         self._thread.start()
@@ -67,25 +69,34 @@ class Pages:
 class _Door:
     """A WSGI application: the page asked for, to those who may see it."""
 
-    def __init__(self, authenticator: Authenticator | None) -> None:
-        self._authenticator = authenticator
+    def __init__(self, authenticator: Authenticator | None, audit: Audit) -> None:
+        self._authenticator, self._audit = authenticator, audit
         self._pages = {permissions.METRICS_PAGE: metrics.exposition()}
 
     def __call__(self, environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        name = ""
         try:
             if self._authenticator is not None:
-                authorise(_identified(self._authenticator, environ), path)
+                identity = _identified(self._authenticator, environ)
+                name = identity.name
+                authorise(identity, path)
             page: WSGIApplication | None = self._pages.get(path)
         except UnauthenticatedError as error:
             count_refusal(error)
+            self._refused("refused.identity", path, name)
             return _empty(start, HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", "Bearer"))
         except ForbiddenError:
+            self._refused("refused.permission", path, name)
             return _empty(start, HTTPStatus.FORBIDDEN)
         return _empty(start, HTTPStatus.NOT_FOUND) if page is None else page(environ, start)
 
+    def _refused(self, event: str, path: str, name: str) -> None:
+        page = path if path in permissions.TABLE else "unknown"
+        self._audit.record(event, actor=name, outcome="refused", page=page)
 
-def _identified(authenticator: Authenticator, environ: "WSGIEnvironment") -> Any:
+
+def _identified(authenticator: Authenticator, environ: "WSGIEnvironment") -> Identity:
     header = environ.get("HTTP_AUTHORIZATION")
     identity = authenticator.by_token([] if header is None else [header])
     if identity is not None:

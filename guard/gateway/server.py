@@ -25,11 +25,13 @@ from guard.config import Config, Gateway, Model, split_address
 from guard.errors import ConfigError
 from guard.gateway import protocol
 from guard.gateway.access import Access
+from guard.gateway.audit.recorder import OFF, Audit, open_audit
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
 from guard.gateway.operators import GuardServicer
 from guard.gateway.pages import Pages
+from guard.gateway.recorded import Recorded, record_start
 from guard.gateway.servicer import InferenceServicer
 from guard.gateway.tls import Certificates, server_credentials, watched_certificates
 from guard.gateway.upstream import GrpcUpstream, Upstream
@@ -123,11 +125,13 @@ def read_secret(gateway: Gateway) -> bytes | None:
 async def running(config: Config) -> AsyncIterator[Running]:
     """A gateway from these settings, listening inside the `async with`, drained after it.
 
-    Raises `ConfigError` or `PackError` before anything listens.
+    Raises `ConfigError`, `PackError` or `AuditError` before anything listens.
     """
     gateway = config.gateway
     secret = read_secret(gateway)
     async with contextlib.AsyncExitStack() as stack:
+        audit = await asyncio.to_thread(open_audit, gateway.audit)
+        stack.push_async_callback(asyncio.to_thread, audit.close)
         models = {}
         for model in config.models:
             models[model.name] = load_model(config, model, secret)
@@ -146,13 +150,20 @@ async def running(config: Config) -> AsyncIterator[Running]:
         )
         certificates = watched_certificates(gateway.tls)
         authenticator = authenticator_of(gateway)
-        server, checks = build_server(servicer, authenticator)
+        server, checks = build_server(servicer, authenticator, audit)
         host, port = _listen(server, gateway.listen, certificates)
         pages = None
         if gateway.metrics:
-            pages = Pages(gateway.metrics, certificates=certificates, authenticator=authenticator)
+            pages = Pages(
+                gateway.metrics,
+                certificates=certificates,
+                authenticator=authenticator,
+                audit=audit,
+            )
             stack.push_async_callback(asyncio.to_thread, pages.close)
         await _refresh(servicer, checks)
+        await record_start(audit, config, models.values(), guard.__version__)
+        stack.callback(audit.record, "gateway.stop")
         await server.start()
         stack.push_async_callback(server.stop, gateway.drain)
         stack.push_async_callback(checks.enter_graceful_shutdown)
@@ -169,12 +180,15 @@ def authenticator_of(gateway: Gateway) -> Authenticator | None:
 
 
 def build_server(
-    servicer: InferenceServicer, authenticator: Authenticator | None = None
+    servicer: InferenceServicer, authenticator: Authenticator | None = None, audit: Audit = OFF
 ) -> tuple[grpc.aio.Server, health.HealthServicer]:
     """A server with every service, and its health service; nothing listens yet."""
     gateway = servicer.gateway
     server = grpc.aio.server(
-        interceptors=[Access(authenticator)] if authenticator else None,
+        interceptors=[
+            *([Recorded(audit)] if audit.enabled else ()),
+            *([Access(authenticator)] if authenticator else ()),
+        ],
         options=server_options(gateway),
         maximum_concurrent_rpcs=gateway.max_in_flight + SPARE_CALLS,
     )

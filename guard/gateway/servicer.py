@@ -12,6 +12,7 @@ from guard.config import Gateway
 from guard.errors import InputError, OverloadedError, UnknownModelError
 from guard.gateway import codec, protocol
 from guard.gateway.guarded import GuardedModel, Served
+from guard.gateway.recorded import record_refusal
 from guard.gateway.status import code_of, failure
 from guard.gateway.upstream import GrpcUpstream, Metadata, forwardable
 
@@ -42,6 +43,7 @@ def fail(context: Any, error: Exception) -> None:
     """
     failed = failure(error)
     metrics.error(failed.metric)
+    record_refusal(failed)
     context.set_code(failed.code)
     context.set_details(failed.message)
     context.set_trailing_metadata(failed.trailing)

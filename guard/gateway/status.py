@@ -14,6 +14,7 @@ from typing import NamedTuple
 import grpc
 
 from guard.errors import (
+    AuditError,
     GuardError,
     InputError,
     NumericError,
@@ -83,6 +84,7 @@ TABLE: dict[type[BaseException], Row] = {
     UnauthenticatedError: Row(Code.UNAUTHENTICATED, "UNAUTHENTICATED", "unauthenticated"),
     ForbiddenError: Row(Code.PERMISSION_DENIED, "FORBIDDEN", "forbidden"),
     OverloadedError: Row(Code.RESOURCE_EXHAUSTED, "OVERLOADED", "overloaded"),
+    AuditError: Row(Code.UNAVAILABLE, "NOT_AUDITED", "not_audited"),
     AdversarialInputError: Row(Code.FAILED_PRECONDITION, "ADVERSARIAL_INPUT", "blocked"),
     NumericError: Row(Code.INTERNAL, "NON_FINITE", "non_finite"),
     DefenseError: Row(Code.INTERNAL, "DEFENSE_FAILED", "defense"),
