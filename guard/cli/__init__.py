@@ -9,7 +9,7 @@ import logging
 import click
 
 from guard import __version__
-from guard.cli import attack, ensemble, evaluate, packs, serving, train
+from guard.cli import attack, audit, ensemble, evaluate, packs, serving, train
 from guard.cli.plain import Plain
 
 
@@ -32,6 +32,7 @@ for _command in (
     train.train,
     packs.pack,
     attack.attack,
+    audit.audit,
     evaluate.evaluate,
 ):
     main.add_command(_command)
