@@ -127,7 +127,7 @@ def main() -> None:
     folders = trained(asked, parts)
     fit, held, classes = pictures(parts.fit), pictures(parts.rehearse), len(parts.fit.classes)
     images, labels = pictures(parts.test).shuffled(0)
-    rows: dict[str, Any] = {}
+    kept = asked.work / "rows.json"
     for arm in asked.only:
         out = asked.work / arm
         if arm != "start":
@@ -135,9 +135,11 @@ def main() -> None:
             note(f"{arm}:")
             ensemble(together, folders, fit, held, classes, out=out, log=note)
         at = [out / folder.name for folder in folders]
-        rows[arm] = {**measured(at, images, labels, asked), "seconds": seconds(out)}
-        note(line(arm, rows[arm]))
-        (asked.work / "rows.json").write_text(json.dumps(rows, indent=1))
+        row = {**measured(at, images, labels, asked), "seconds": seconds(out)}
+        note(line(arm, row))
+        rows: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+        kept.write_text(json.dumps({**rows, arm: row}, indent=1))
+    rows = {name: row for name, row in json.loads(kept.read_text()).items() if name in asked.only}
     head = list(next(iter(rows.values())))
     print(f"| members of {asked.data}, eps {asked.eps} | {' | '.join(head)} |")
     print(f"| --- |{' ---: |' * len(head)}")
