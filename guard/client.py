@@ -4,11 +4,17 @@
 ...     answer = client.infer("signs", images, outputs=["label", "guard_p_value"])
 ...     answer.outputs["label"], answer.decisions, answer.p_values
 
+Over TLS, known by a certificate or a token:
+
+>>> Client("gateway:8001", ca="ca.pem", cert="me.pem", key="me.key")       # doctest: +SKIP
+>>> Client("gateway:8001", ca="ca.pem", token=lambda: path.read_text())    # doctest: +SKIP
+
 Letters: N images, D scores, C H W.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -16,7 +22,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.errors import GuardError
+from guard.config.access import is_loopback
+from guard.errors import ConfigError, GuardError
 from guard.gateway import answers, codec, protocol, tensors
 from guard.gateway.codec import Parameter
 from guard.gateway.protocol import Message, Method
@@ -80,21 +87,36 @@ class Client:
     """One connection.
 
     target:            HOST:PORT
-    credentials:       for TLS, from `grpc.ssl_channel_credentials`; None is plain text
+    tls:               TLS with the system's authorities; `ca` or `cert` say TLS too
+    ca:                PEM file of the authorities to trust instead
+    cert, key:         PEM files of our own certificate and private key, for mutual TLS
+    token:             a bearer token, or what returns the newest one before each call
+    credentials:       instead of these, what `grpc.ssl_channel_credentials` made
     timeout:           seconds a call may take, unless it says otherwise
     metadata:          sent with every call
     max_message_bytes: of one message, either way
+
+    ConfigError for a file that cannot be read, or a token that would travel unencrypted.
     """
 
     def __init__(
         self,
         target: str,
         *,
+        tls: bool = False,
+        ca: str | Path | None = None,
+        cert: str | Path | None = None,
+        key: str | Path | None = None,
+        token: str | Callable[[], str] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 30.0,
         metadata: Metadata = (),
         max_message_bytes: int = 64 << 20,
     ) -> None:
+        if credentials is None and (tls or ca or cert or key):
+            credentials = _credentials(ca, cert, key)
+        if token is not None and credentials is None and not is_loopback(target):
+            raise ConfigError("token: would cross the network unencrypted: use TLS", key="token")
         options = [
             ("grpc.enable_http_proxy", 0),  # a gateway is called directly, whatever the shell says
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -107,6 +129,7 @@ class Client:
         )
         self._timeout = timeout
         self._metadata = tuple(metadata)
+        self._token = token
         methods = {**protocol.INFERENCE_METHODS, **protocol.GUARD_METHODS}
         self._calls = {name: _unary(self._channel, method) for name, method in methods.items()}
 
@@ -138,10 +161,16 @@ class Client:
             return self._calls[method](
                 request,
                 timeout=self._timeout if timeout is None else timeout,
-                metadata=(*self._metadata, *metadata),
+                metadata=(*self._metadata, *self._bearer(), *metadata),
             )
         except grpc.RpcError as error:
             raise _call_error(error) from error
+
+    def _bearer(self) -> Metadata:
+        if self._token is None:
+            return ()
+        token = self._token if isinstance(self._token, str) else self._token()
+        return (("authorization", f"Bearer {token.strip()}"),)
 
     def infer(
         self,
@@ -206,6 +235,20 @@ class Client:
         if upstream is not None:
             request.upstream.CopyFrom(codec.pack_tensor(upstream))
         return [_verdict(message) for message in self.call("Inspect", request).verdicts]
+
+
+def _credentials(
+    ca: str | Path | None, cert: str | Path | None, key: str | Path | None
+) -> grpc.ChannelCredentials:
+    if bool(cert) != bool(key):
+        raise ConfigError("cert and key go together", key="cert")
+    parts = {}
+    for name, path in {"ca": ca, "key": key, "cert": cert}.items():
+        try:
+            parts[name] = Path(path).read_bytes() if path else None
+        except OSError as error:
+            raise ConfigError(f"{name}: {path}: {error.strerror}", key=name) from error
+    return grpc.ssl_channel_credentials(parts["ca"], parts["key"], parts["cert"])
 
 
 def _unary(channel: grpc.Channel, method: Method) -> Any:

@@ -1,9 +1,13 @@
-"""What `guard check` says about a config: the chain, its price, and what happens on failure."""
+"""What `guard check` says about a config: who may do what, the chain, its price, its failures."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from guard.config import Config, Model
+from guard.config import Config, Gateway, Model
+from guard.config.access import is_loopback
+from guard.gateway import permissions
+from guard.gateway.server import authenticator_of
+from guard.gateway.tls import expired, watched_certificates
 from guard.pipeline import Pipeline
 from guard.verdict import Policy
 
@@ -20,6 +24,39 @@ def explain(config: Config, model: Model, pipeline: Pipeline) -> Iterator[str]:
     yield from _budget(model, policy, pipeline)
     yield f"  on failure: {_posture(policy)}"
     yield f"  exposes: {policy.expose}"
+
+
+def explain_access(gateway: Gateway) -> Iterator[str]:
+    """Lines about the ports and who may do what; ConfigError where a file cannot serve."""
+    certificates = watched_certificates(gateway.tls)
+    transport = "plain text"
+    if certificates is not None:
+        ends = certificates.get().expires
+        state = "EXPIRED" if expired(certificates.get()) else "valid until"
+        transport = f"TLS, certificate {state} {ends:%Y-%m-%d}"
+        if gateway.tls.client_ca:
+            transport += ", client certificates required"
+    for name, address in {"gRPC": gateway.listen, "metrics": gateway.metrics}.items():
+        if address:
+            yield f"listens: {name} on {address} ({transport})"
+    if authenticator_of(gateway) is not None:
+        yield from _who_may(gateway)
+        return
+    reach = "on this machine"
+    if not all(is_loopback(at) for at in (gateway.listen, gateway.metrics) if at):
+        reach = "who reaches these ports (gateway.insecure)"
+    yield f"who may do what: everybody {reach} may do everything"
+
+
+def _who_may(gateway: Gateway) -> Iterator[str]:
+    yield "who may do what:"
+    for grant in gateway.identity.grants:
+        calls = ", ".join(permissions.calls_of(grant.roles))
+        yield f"  {grant.match}: {', '.join(grant.roles)} ({calls})"
+    tokens = gateway.identity.tokens
+    if tokens.keys and tokens.roles_claim:
+        yield f"  tokens of {tokens.issuer}: also the roles that their `{tokens.roles_claim}` names"
+    yield "  everybody else: nothing"
 
 
 def price(manifest: Any) -> str:

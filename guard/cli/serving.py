@@ -19,7 +19,10 @@ from guard.errors import ConfigError, GuardError
 @click.option("--pack", type=FOLDER, help="Serve this pack alone, its ensemble answering.")
 @click.option("--listen", help="HOST:PORT of the gRPC service (with --pack).")
 @click.option("--metrics", help="HOST:PORT of /metrics (with --pack).")
-def serve(config: Path | None, pack: Path | None, listen: str | None, metrics: str | None) -> None:
+@click.option("--insecure", is_flag=True, help="Let everybody call, from anywhere (with --pack).")
+def serve(
+    config: Path | None, pack: Path | None, listen: str | None, metrics: str | None, insecure: bool
+) -> None:
     """Run the gateway until SIGINT or SIGTERM.
 
     Example: guard serve guard.toml
@@ -28,7 +31,7 @@ def serve(config: Path | None, pack: Path | None, listen: str | None, metrics: s
     """
     from guard.gateway import server
 
-    settings = _config(config, pack, listen=listen, metrics=metrics)
+    settings = _config(config, pack, listen=listen, metrics=metrics, insecure=insecure)
     server.serve(settings, announce=click.echo)
 
 
@@ -36,17 +39,19 @@ def serve(config: Path | None, pack: Path | None, listen: str | None, metrics: s
 @click.argument("config", type=FILE)
 @click.option("--offline", is_flag=True, help="Do not ask the upstreams.")
 def check(config: Path, offline: bool) -> None:
-    """Validate a config, verify its packs, explain the chain and price it.
+    """Validate a config, verify its packs and keys, explain who may do what, the chain, its price.
 
     An upstream that answers is asked about one grey picture; one whose classes are not the pack's
     is refused.
 
     Example: guard check guard.toml
     """
-    from guard.explain import explain
+    from guard.explain import explain, explain_access
     from guard.gateway.probe import probe
 
     settings = load_config(config)
+    for line in explain_access(settings.gateway):
+        click.echo(line)
     for model in settings.models:
         pipeline = _pipeline(settings, model)
         for line in explain(settings, model, pipeline):
@@ -150,16 +155,25 @@ def calibrate(
 
 
 def _config(
-    config: Path | None, folder: Path | None, *, listen: str | None, metrics: str | None
+    config: Path | None,
+    folder: Path | None,
+    *,
+    listen: str | None,
+    metrics: str | None,
+    insecure: bool,
 ) -> Config:
     if (config is None) == (folder is None):
         raise click.UsageError("give either a config file or --pack")
     if folder is not None:
         return single_pack_config(
-            folder, listen=listen or Gateway().listen, metrics=metrics or Gateway().metrics
+            folder,
+            listen=listen or Gateway().listen,
+            metrics=metrics or Gateway().metrics,
+            insecure=insecure,
         )
-    if config is None or listen is not None or metrics is not None:
-        raise click.UsageError("--listen and --metrics go with --pack; the config has its own")
+    if config is None or listen is not None or metrics is not None or insecure:
+        text = "--listen, --metrics and --insecure go with --pack; the config has its own"
+        raise click.UsageError(text)
     return load_config(config)
 
 
