@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,10 @@ class AuditKey:
 
     id: int
     made: str  # UTC
-    mac: bytes  # links the records
+    mac: bytes = field(repr=False)  # links the records
     public: bytes  # checks the checkpoints
-    actor: bytes | None  # hides the subjects; not in a reader's copy
-    seed: bytes | None  # signs the checkpoints; not in a reader's copy
+    actor: bytes | None = field(repr=False)  # hides the subjects; not in a reader's copy
+    seed: bytes | None = field(repr=False)  # signs the checkpoints; not in a reader's copy
 
 
 @dataclass(frozen=True)

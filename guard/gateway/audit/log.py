@@ -185,9 +185,11 @@ class AuditLog:
         if problem:
             found.append(entry("log.damaged", outcome="failed", details={"what": problem}))
             ending = self._beyond(ending)
-        elif ending.torn:
-            details = segments.set_aside(self._folder, ending)
-            found.append(entry("log.torn", outcome="failed", details=details))
+        else:
+            if ending.torn:
+                details = segments.set_aside(self._folder, ending)
+                found.append(entry("log.torn", outcome="failed", details=details))
+            segments.drop_unbegun(self._folder, ending)
         self._open(ending, found)
         self._catch_up()
 

@@ -109,11 +109,16 @@ def set_aside(folder: Path, ending: Ending) -> dict[str, str | int]:
         kept.flush()
         os.fsync(kept.fileno())
     sync_folder(folder)
-    for number, file in segment_files(folder):
-        if number > ending.seq:
-            file.unlink()  # its bytes are in the file above
     if ending.path is not None and ending.path.exists():
         with ending.path.open("r+b") as cut:
             cut.truncate(ending.offset)
-    sync_folder(folder)
+            os.fsync(cut.fileno())
     return {"bytes": len(ending.torn), "sha256": digest, "file": name}
+
+
+def drop_unbegun(folder: Path, ending: Ending) -> None:
+    """Remove files that a crash left without a record; what they held is set aside already."""
+    for number, path in segment_files(folder):
+        if number > ending.seq:
+            path.unlink()
+    sync_folder(folder)

@@ -186,7 +186,7 @@ class Walk:
     def _place(self, number: int, path: Path, lines: list[bytes], names: set[int]) -> None:
         """Whether a file is the one that is due, by its name and its first record."""
         first = take_apart(lines[0]) if lines else None
-        if first is not None and first.seq != number and first.seq in names:
+        if number == self._next and first and first.seq != number and first.seq in names:
             self._find(("swap", f"it holds record {first.seq} first: files were swapped"), path)
         elif number > self._next:
             text = f"records {self._next} to {number - 1} are missing: a file was deleted or cut"
@@ -238,6 +238,7 @@ def _check_signed(report: Report, walk: Walk, signed: list[Signed], keys: KeyRin
         found = _wrong(one, keys, report, number, seq) or _differs(one, walk, report)
         if found:
             report.findings.append(Finding(found[0], where, one.seq, found[1]))
+            number += one.number == number + 1
             continue
         if number and one.number > number + 1:
             text = f"checkpoints {number + 1} to {one.number - 1} are missing"
