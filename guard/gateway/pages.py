@@ -8,7 +8,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from threading import BoundedSemaphore, Thread
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SECONDS = 10.0  # that a handshake, or a silence within a request, may last
 AT_ONCE = 32  # connections; more are closed
 PEER = "guard.peer_certificate"
+PAGES: "Mapping[str, Callable[[], WSGIApplication]]" = {
+    permissions.METRICS_PAGE: metrics.exposition
+}
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +74,7 @@ class _Door:
 
     def __init__(self, authenticator: Authenticator | None, audit: Audit) -> None:
         self._authenticator, self._audit = authenticator, audit
-        self._pages = {permissions.METRICS_PAGE: metrics.exposition()}
+        self._pages = {path: make() for path, make in PAGES.items()}
 
     def __call__(self, environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

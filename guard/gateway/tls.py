@@ -93,7 +93,7 @@ def _context(tls: ServerTls, authorities: bytes | None) -> ssl.SSLContext:
         raise ConfigError(text, key="gateway.tls") from error
     if authorities is not None:
         try:
-            context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+            context.load_verify_locations(cadata=authorities.decode("ascii"))
         except (ssl.SSLError, ValueError) as error:
             key = "gateway.tls.client_ca"
             raise ConfigError(f"{key}: {tls.client_ca} holds no certificate", key=key) from error

@@ -222,3 +222,9 @@ def tokens(world: World, role: str) -> dict[str, tuple[str | None, str]]:
         "another scheme": (f"Basic {good}", bad),
         "no roles": (f"Bearer {issuer.token('nobody')}", "PERMISSION_DENIED"),
     }
+
+
+def locked_key() -> bytes:
+    """A private key behind a password, which a server cannot type."""
+    lock = serialization.BestAvailableEncryption(b"password")
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(PEM, PRIVATE, lock)
