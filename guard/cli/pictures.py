@@ -37,7 +37,9 @@ def read_parts(
     from guard.training.parts import divide_held, enlarged
 
     if held:
-        parts = divide_held(read_images(data, "train", limit=limit), read_images(held, None, limit=limit))
+        parts = divide_held(
+            read_images(data, "train", limit=limit), read_images(held, None, limit=limit)
+        )
     else:
         parts = _divided(data, limit)
     return enlarged(parts, read_images(extra, "train", limit=None)) if extra else parts

@@ -64,6 +64,7 @@ def progress(shown: bool) -> Iterator[tuple[Callable[[float], None], Callable[[s
         yield (lambda _share: None), note
         return
     last = [""]
+    bar: Any
     with click.progressbar(
         length=1000, file=sys.stderr, show_eta=True, item_show_func=lambda _item: last[0]
     ) as bar:
