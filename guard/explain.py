@@ -1,11 +1,14 @@
 """What `guard check` says about a config: who may do what, the chain, its price, its failures."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from guard.config import Config, Gateway, Model
 from guard.config.access import is_loopback
+from guard.config.audit import AuditSettings
 from guard.gateway import permissions
+from guard.gateway.audit.keys import load_keys
 from guard.gateway.server import authenticator_of
 from guard.gateway.tls import expired, watched_certificates
 from guard.pipeline import Pipeline
@@ -46,6 +49,22 @@ def explain_access(gateway: Gateway) -> Iterator[str]:
     if not all(is_loopback(at) for at in (gateway.listen, gateway.metrics) if at):
         reach = "who reaches these ports (gateway.insecure)"
     yield f"who may do what: everybody {reach} may do everything"
+
+
+def explain_audit(audit: AuditSettings) -> Iterator[str]:
+    """Lines about the audit log; ConfigError where its keys cannot serve."""
+    if not audit.folder:
+        yield "audit: no log is kept (gateway.audit.folder)"
+        return
+    keys = "made at the first start"
+    if Path(audit.key_file).exists():
+        keys = f"key {load_keys(Path(audit.key_file)).current.id} in use"
+    yield f"audit: kept in {audit.folder}, keys in {audit.key_file} ({keys})"
+    where = f"to {audit.export}" if audit.export else "nowhere: a cut-off end would go unseen"
+    every = f"every {audit.checkpoint_every} records or {audit.checkpoint_seconds:g} s"
+    yield f"  checkpoints: {every}, exported {where}"
+    refused = "are refused" if audit.on_error == "block" else "are answered all the same"
+    yield f"  on failure: administrative calls that cannot be recorded {refused}"
 
 
 def _who_may(gateway: Gateway) -> Iterator[str]:

@@ -46,11 +46,11 @@ def check(config: Path, offline: bool) -> None:
 
     Example: guard check guard.toml
     """
-    from guard.explain import explain, explain_access
+    from guard.explain import explain, explain_access, explain_audit
     from guard.gateway.probe import probe
 
     settings = load_config(config)
-    for line in explain_access(settings.gateway):
+    for line in (*explain_access(settings.gateway), *explain_audit(settings.gateway.audit)):
         click.echo(line)
     for model in settings.models:
         pipeline = _pipeline(settings, model)
