@@ -9,7 +9,7 @@ import logging
 import click
 
 from guard import __version__
-from guard.cli import attack, audit, ensemble, evaluate, packs, serving, train
+from guard.cli import attack, audit, data, ensemble, evaluate, packs, serving, train
 from guard.cli.plain import Plain
 
 
@@ -31,6 +31,7 @@ for _command in (
     serving.demo,
     train.train,
     packs.pack,
+    data.data,
     attack.attack,
     audit.audit,
     evaluate.evaluate,

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.data.duplicates import FLAT, Pairs, alike, same
-from guard.data.findings import Finding, Item, Level
+from guard.data.duplicates import Pairs, alike, same
+from guard.data.findings import Finding, Item, Level, counted
 from guard.data.jpeg import grid_votes
 from guard.data.scan import Scan
 
@@ -46,7 +46,7 @@ def unreadable(scan: Scan) -> Iterator[Finding]:
         return
     names = scan.names or [""] * (scan.broken[-1][0] + 1)
     items = [Item(scan.split, row, 1.0, why, name=names[row]) for row, why in scan.broken]
-    text = f"{len(items)} pictures of {scan.split} cannot be used"
+    text = f"{counted(len(items), 'picture')} of {scan.split} cannot be used"
     yield Finding("unreadable", "serious", text, {"count": len(items)}, items)
 
 
@@ -55,14 +55,16 @@ def odd(scan: Scan) -> Iterator[Finding]:
     spread = _per_picture(scan.pictures.images, lambda block: block.std((1, 2)).max(1))
     flat = np.flatnonzero(spread < CONSTANT)
     if len(flat):
-        items = [scan.item(k, 1.0, f"constant, spread {spread[k]:.1f} of 255") for k in flat]
+        items = [
+            scan.item(k, 1.0, f"constant, spread {spread[k]:.1f} of 255") for k in flat.tolist()
+        ]
         level: Level = "serious" if len(flat) > 0.01 * len(scan) else "warning"
-        text = f"{len(flat)} pictures of {scan.split} show nothing: one colour"
+        text = f"{counted(len(flat), 'picture')} of {scan.split} of one colour only"
         yield Finding("constant", level, text, {"count": len(flat)}, items)
     small = np.flatnonzero(scan.sizes.min(1) < TINY)
     if len(small):
-        items = [scan.item(k, 1.0, "{}x{} pixels".format(*scan.sizes[k])) for k in small]
-        text = f"{len(small)} pictures of {scan.split} are below {TINY} pixels"
+        items = [scan.item(k, 1.0, "{}x{} pixels".format(*scan.sizes[k])) for k in small.tolist()]
+        text = f"{counted(len(small), 'picture')} of {scan.split} below {TINY} pixels"
         yield Finding("size", "warning", text, {"count": len(small)}, items)
     sizes, counts = np.unique(scan.sizes, axis=0, return_counts=True)
     if len(sizes) > 1:
@@ -124,7 +126,9 @@ def repeated(scan: Scan) -> Iterator[Finding]:
         if not len(pairs):
             continue
         extra = len(scan) - len(np.unique(pairs.clusters(len(scan))))
-        text = f"{extra} pictures of {scan.split} are {kind} copies of others of the same class"
+        text = (
+            f"{counted(extra, 'picture')} of {scan.split}: {kind} copies of others of their class"
+        )
         level: Level = "warning" if extra > LEAKED * len(scan) else "note"
         items = _items(scan, scan, pairs, kind)
         yield Finding("duplicates", level, text + _cut(pairs), {kind: extra}, items)
@@ -142,12 +146,17 @@ def leaked(train: Scan, test: Scan) -> Iterator[Finding]:
         if not len(pairs):
             continue
         share = len(pairs) / len(test)
-        clash = int((train.pictures.labels[pairs.first] != test.pictures.labels[pairs.second]).sum())
-        text = f"{len(pairs)} pictures of {test.split} ({share:.2%}) are {kind} copies of {train.split}"
+        clash = int(
+            (train.pictures.labels[pairs.first] != test.pictures.labels[pairs.second]).sum()
+        )
+        text = f"{counted(len(pairs), 'picture')} of {test.split} ({share:.2%}): "
+        text += f"{kind} copies of {train.split}"
         text += f", {clash} of them with another label" if clash else ""
         level: Level = "serious" if share > LEAKED else "warning"
         figures = {kind: len(pairs), "share": share, "other_label": clash}
-        yield Finding("leakage", level, text + _cut(pairs), figures, _items(train, test, pairs, kind))
+        yield Finding(
+            "leakage", level, text + _cut(pairs), figures, _items(train, test, pairs, kind)
+        )
     yield from _shared_groups(train, test)
 
 
@@ -169,10 +178,12 @@ def _shared_groups(train: Scan, test: Scan) -> Iterator[Finding]:
     both = both[both >= 0]
     if len(both):
         at = np.flatnonzero(np.isin(theirs, both))
-        items = [test.item(k, 1.0, f"group {theirs[k]} is also in {train.split}") for k in at]
+        items = [
+            test.item(k, 1.0, f"group {theirs[k]} is also in {train.split}") for k in at.tolist()
+        ]
         text = (
-            f"{len(both)} groups are in {train.split} and in {test.split}, "
-            f"{len(at)} pictures of {test.split}: what is measured there is memory"
+            f"{counted(len(both), 'group')} in {train.split} and in {test.split}, "
+            f"{counted(len(at), 'picture')} of {test.split}: what is measured there is memory"
         )
         yield Finding("groups", "serious", text, {"groups": both.tolist()}, items)
 
@@ -180,7 +191,9 @@ def _shared_groups(train: Scan, test: Scan) -> Iterator[Finding]:
 def _contradictions(scan: Scan, pairs: Pairs, kind: str) -> Iterator[Finding]:
     if not len(pairs):
         return
-    text = f"{len(pairs)} pairs of {kind} copies in {scan.split} have two different labels"
+    text = (
+        f"{counted(len(pairs), 'pair')} of {kind} copies in {scan.split} with two different labels"
+    )
     level: Level = "serious" if kind == "exact" or len(pairs) > 0.001 * len(scan) else "warning"
     items = _items(scan, scan, pairs, kind)
     yield Finding("contradiction", level, text + _cut(pairs), {kind: len(pairs)}, items)

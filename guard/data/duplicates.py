@@ -111,7 +111,7 @@ def alike(images: Bytes, others: Bytes | None = None) -> Pairs:
 
 def fingerprints(images: Bytes) -> Floats:
     """(N, 64), each of length 1; zero for flat pictures, which then resemble nothing."""
-    count, height, width, channels = images.shape
+    count, height, width = images.shape[:3]
     down, right = _means(height), _means(width)
     out = np.empty((count, GRID * GRID), np.float32)
     for start in range(0, count, BLOCK):

@@ -7,6 +7,7 @@ digests and their crops for the JPEG test are taken at full size.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ class _Reading:
                     raise InputError(f"label {label!r} is not one of the {len(self.classes)}")
                 picture = decode(data, name="picture")
             except InputError as error:
-                self.broken.append((row, str(error).removeprefix("picture: ")))
+                self.broken.append((row, _reason(error)))
                 continue
             self.formats[_format(data)] += 1
             self.add(row, picture, label, group if isinstance(group, int) else -1)
@@ -199,6 +200,12 @@ def _luma(picture: Bytes) -> Bytes:
         return picture[:, :, 0].copy()
     weights = np.array([0.299, 0.587, 0.114], np.float32)
     return (picture @ weights + np.float32(0.5)).astype(np.uint8)
+
+
+def _reason(error: InputError) -> str:
+    """Without the name every picture has here and without Pillow's addresses in memory."""
+    text = str(error).removeprefix("picture: ")
+    return re.sub(r" <_io.BytesIO[^>]*>", "", text)
 
 
 def _format(data: bytes) -> str:
