@@ -1,5 +1,7 @@
 """What a running gateway writes into its audit log."""
 
+import asyncio
+import http.client
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from guard.config import load_config
 from guard.config.audit import AuditSettings
 from guard.errors import AuditError, ConfigError, PackError
 from guard.gateway import protocol
@@ -183,3 +186,53 @@ async def test_a_gateway_that_fails_to_start_lets_go_of_its_log(
             async with running(missing):
                 pass
     assert not shown(tmp_path, "gateway")
+
+
+async def test_a_refused_page_is_recorded(tiny_pack: Path, tmp_path: Path) -> None:
+    """The metrics page refuses strangers and the unpermitted, and the log has both."""
+    world = make_world(tmp_path)
+    settings = {
+        "audit": kept(tmp_path),
+        "identity": world.identities(certificates=False),
+        "insecure": True,
+        "metrics": "127.0.0.1:0",
+    }
+    async with running(gateway_config(tiny_pack, gateway=settings)) as gateway:
+        for token, code in (("", 401), (world.issuer.token("client"), 403)):
+            assert await asyncio.to_thread(_page, gateway.metrics_port, token) == code
+    one, two = shown(tmp_path, "refused")
+    assert (one["event"], one["actor"]) == ("refused.identity", "")
+    keys = load_keys(tmp_path / "keys")
+    assert (two["event"], two["actor"]) == ("refused.permission", keys.actor("jwt:client"))
+    assert one["details"] == two["details"] == {"page": "/metrics"}
+
+
+def _page(port: int, token: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(
+        "GET", "/metrics", headers={"Authorization": f"Bearer {token}"} if token else {}
+    )
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"export": "export"}, "gateway.audit.folder"),
+        ({"folder": "log"}, "gateway.audit.key_file"),
+        ({"folder": "log", "key_file": "log/keys"}, "gateway.audit.key_file"),
+        ({"folder": "log", "key_file": "keys", "export": "log"}, "gateway.audit.export"),
+    ],
+)
+def test_settings_that_would_not_protect_are_refused(
+    tmp_path: Path, settings: dict[str, str], key: str
+) -> None:
+    """Keys or checkpoints beside the log could be changed with it."""
+    lines = [f"{name} = {value!r}" for name, value in settings.items()]
+    head = '[[models]]\nname = "a"\npack = "p"\nanswer = "ensemble"\n[gateway.audit]\n'
+    (tmp_path / "guard.toml").write_text(head + "\n".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "guard.toml")
+    assert caught.value.key == key

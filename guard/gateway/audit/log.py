@@ -198,7 +198,8 @@ class AuditLog:
         self.id = ending.log or secrets.token_hex(16)
         self._at = self._synced = self._pending = Point(ending.seq, ending.head, ending.offset)
         if ending.path is not None:
-            self._fd = os.open(ending.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(ending.path, flags)
             self._first_seq = ending.seq - len(ending.links) + 1
         else:
             self._first_seq = ending.seq + 1

@@ -135,7 +135,10 @@ class Recorder(Audit):
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        self._thread.join(2 * self._settings.timeout)
+        if self._thread.is_alive():
+            log.error("the audit log did not finish: its disk does not answer")
+            return
         self._log.close()
 
     # ── on any thread ────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,8 @@ def segment_name(first: int) -> str:
 def segment_files(folder: Path) -> list[tuple[int, Path]]:
     """The log's files in order, each with the number its name claims."""
     found = ((NAME.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match)
+    files = ((int(match[1]), path) for match, path in found if match)
+    return sorted(one for one in files if one[1].is_file() and not one[1].is_symlink())
 
 
 @dataclass
