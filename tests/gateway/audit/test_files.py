@@ -43,7 +43,7 @@ def test_lines_that_are_no_checkpoint_are_none(tmp_path: Path) -> None:
 def test_a_checkpoint_file_holds_whole_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line cut by a crash goes before the next is written; one cut by a full disk goes at once."""
+    """A line cut by a crash goes with the next write, one cut by a full disk goes at once."""
     file = CheckpointFile(tmp_path)
     file.append([b"one\n"])
     with file.path.open("ab") as torn:
