@@ -11,7 +11,7 @@ from guard.errors import ConfigError, InputError
 from guard.networks import Network, fuse
 from guard.training import checkpoint
 from guard.training.classifier import Log, Machine, load_classifier
-from guard.training.diverse import Together, fine_tuning, joint, plain, train_together
+from guard.training.diverse import Together, fine_tuning, joint, train_together
 from guard.training.pictures import Pictures
 from guard.training.recipe import Recipe
 from guard.training.single import changed
@@ -69,9 +69,9 @@ def ensemble(
     names = _names(folders)
     if out.resolve() in {folder.resolve().parent for folder in folders}:
         raise ConfigError(f"{out} holds the members themselves: give another folder")
-    told = {"together": asdict(together), "members": names, "scratch": scratch}
-    about = {"pictures": len(fit), **told}
-    if all(_is_told(out / name, told) for name in names):
+    told = {"members": names, "scratch": scratch}
+    about = {"pictures": len(fit), "together": asdict(together), **told}
+    if all(_is_done(out / name, together, told) for name in names):
         log("already trained together")
         return {name: load_classifier(out / name) for name in names}
     recipes, members = {}, {}
@@ -102,6 +102,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _is_told(folder: Path, told: Mapping[str, Any]) -> bool:
-    found = (checkpoint.described(folder) or {}).get("about", {})
-    return bool({key: found.get(key) for key in told} == plain(told))
+def _is_done(folder: Path, together: Together, told: Mapping[str, Any]) -> bool:
+    """Whether the folder holds what this very training left."""
+    about = (checkpoint.described(folder) or {}).get("about", {})
+    if "together" not in about or any(about.get(key) != value for key, value in told.items()):
+        return False
+    return Together.read(about["together"]) == together

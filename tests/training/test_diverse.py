@@ -146,9 +146,9 @@ def test_terms_that_make_no_sense_are_refused() -> None:
 
 
 def test_equal_compute_counts_the_terms() -> None:
-    """ADP costs no further pass; GAL one per epoch; a joint recipe drops what it cannot do."""
+    """ADP costs no further pass; GAL two per epoch; a joint recipe drops what it cannot do."""
     assert Together(ROBUST, "adp").passes() == Together(ROBUST).passes() == 2
-    assert Together(ROBUST, "gal").within(13).recipe.epochs == 4
+    assert Together(ROBUST, "gal").within(13).recipe.epochs == 3
     trades = replace(ROBUST, attacks={"trades": 1.0}, objective="trades", awp=0.01)
     assert joint(trades).attacks == {"nfgsm": 1.0}
     assert not joint(trades).paired
