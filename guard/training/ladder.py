@@ -5,7 +5,9 @@ attacks, clean and attacked pictures together, a penalty on the distance between
 and a strength steered by the gap of the two losses; its ablations leave one of these out each.
 `adaptive-literal` keeps the origin's own rule, optimiser and start (Adam 1e-3, eps 0.05). `nfgsm`,
 `pgd`, `trades`, `trades-awp` and `mart` are the field's; the `fast-` ones take N-FGSM's single
-step. Compute is counted in forward and backward passes (`Recipe.within`).
+step. `smooth` and `smooth-adv` train for randomised smoothing (Cohen et al., ICML 2019; Salman et
+al., NeurIPS 2019), L2 radii at sigma 0.25. Compute is counted in forward and backward passes
+(`Recipe.within`).
 """
 
 from dataclasses import replace
@@ -61,4 +63,8 @@ LADDER: dict[str, Recipe] = {
     "fast-trades": replace(TRADES, attacks={"nfgsm": 1.0}),
     "fast-trades-awp": replace(TRADES, attacks={"nfgsm": 1.0}, awp=0.005, awp_from=0.5),
     "mart": replace(TRADES, attacks={"pgd": 1.0}, objective="mart"),
+    "smooth": replace(STANDARD, sigma=0.25),
+    "smooth-adv": replace(
+        SINGLE, attacks={"pgd": 1.0}, norm="l2", eps=0.5, steps=2, stride=0.75, sigma=0.25, noises=2
+    ),
 }

@@ -12,15 +12,15 @@ from guard.errors import ConfigError
 from guard.training import checkpoint
 from guard.training.ladder import LADDER
 from guard.training.single import Order, changed
-from tests.training.toys import folders
+from tests.training.toys import stored
 
 QUICK = ("--set", "epochs=1", "--set", "width=4", "--set", "bf16=false", "--set", "batch=64")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,800 small pictures of three classes: as few as leave enough to calibrate with."""
-    return folders(tmp_path_factory.mktemp("colours"), 1800)
+    """Small pictures of three classes, as Parquet."""
+    return stored(tmp_path_factory.mktemp("colours"))
 
 
 def guard(*arguments: str | Path) -> Result:

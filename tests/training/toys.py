@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
 
+from guard.data import ImageSet
+from guard.data.write import write_parquet
 from guard.networks import Network
 from guard.training.classifier import train
 from guard.training.pictures import Pictures
@@ -24,13 +25,13 @@ def colours(count: int, seed: int, *, size: int = 8) -> Pictures:
     return Pictures(images.to(torch.uint8), labels)
 
 
-def folders(root: Path, count: int, *, size: int = 8) -> Path:
-    """The same pictures as PNG files, a folder for each class."""
-    pictures = colours(count, 0, size=size)
-    for number, (image, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
-        folder = root / ["red", "green", "blue"][int(label)]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:05}.png")
+def stored(root: Path, *, size: int = 8) -> Path:
+    """The same as files: pictures to train on, and as many to test as leave enough to calibrate."""
+    for seed, (split, count) in enumerate({"train": 480, "test": 320}.items()):
+        pictures = colours(count, seed, size=size)
+        images = pictures.images.permute(0, 2, 3, 1).numpy()
+        named = ImageSet(images, pictures.labels.numpy(), ("red", "green", "blue"))
+        write_parquet(root / f"{split}.parquet", named)
     return root
 
 
