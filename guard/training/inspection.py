@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 
 SCOUT = Recipe("broad", 8, grid=4, attacks={}, augment=Augment(), batch=64, peak_rate=0.1, ema=0.9)
 START, PER_PICTURE = 12_000, 3  # pictures a training sees: so many, and so many times the set
-CANARIES = 16
+CANARIES = 4  # the trainer asks for some; what they say is not used
 SURE = -0.8  # margin below which a label is called wrong
 NOISY = 0.015  # share of sure ones from which it is serious; clean GTSRB has 0.008
 BATCH = 512
