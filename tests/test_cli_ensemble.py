@@ -9,7 +9,7 @@ from PIL import Image
 
 from guard.cli import main
 from guard.training import checkpoint
-from tests.training.toys import NATURAL, folders
+from tests.training.toys import NATURAL, colours
 
 RECIPE = replace(NATURAL, architecture="broad", attacks={"nfgsm": 1.0}, eps=0.06, warm=0.0)
 
@@ -18,6 +18,16 @@ def run(*arguments: object) -> tuple[int, str, str]:
     """Exit status, what was printed, and the notes."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
+
+
+def folders(root: Path, count: int) -> Path:
+    """Toy pictures as PNG files, a folder for each class."""
+    toys = colours(count, 0)
+    for number, (image, label) in enumerate(zip(toys.images, toys.labels, strict=True)):
+        folder = root / "red green blue".split()[int(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:05}.png")
+    return root
 
 
 def pictures(root: Path) -> Path:
