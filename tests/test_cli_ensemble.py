@@ -24,7 +24,7 @@ def folders(root: Path, count: int) -> Path:
     """Toy pictures as PNG files, a folder for each class."""
     toys = colours(count, 0)
     for number, (image, label) in enumerate(zip(toys.images, toys.labels, strict=True)):
-        folder = root / "red green blue".split()[int(label)]
+        folder = root / ["red", "green", "blue"][int(label)]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:05}.png")
     return root
