@@ -14,7 +14,7 @@ from guard.config import Config, load_config, settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PACKS = ("models/signs", "models/gtsrb")
+PACKS = ("models/signs", "models/gtsrb", "models/cifar10")
 
 
 def between(text: str, mark: str) -> str:
