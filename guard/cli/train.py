@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from guard.cli.pictures import read_parts
 from guard.cli.plain import FOLDER, note
+from guard.errors import ConfigError
 
 
 @click.group()
@@ -30,6 +32,9 @@ def train() -> None:
 @click.option("--extra", help="More pictures to train on, real or generated.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile, for long runs on a GPU.")
+@click.option("--private-noise", type=float, help="DP-SGD: noise, in clips (extra `private`).")
+@click.option("--private-clip", type=float, default=1.0, help="DP-SGD: longest gradient.")
+@click.option("--private-delta", type=float, default=1e-5, help="DP-SGD: the bound's delta.")
 def classifier(data: str, out: Path, device: str, compiled: bool, **options: Any) -> None:
     """Train one classifier; resumes where it was stopped, ends with an ONNX file.
 
@@ -47,12 +52,18 @@ def classifier(data: str, out: Path, device: str, compiled: bool, **options: Any
     from guard.training.single import Order, train_one
 
     limit, held, extra = (options.pop(name) for name in ("limit", "held", "extra"))
+    noise, *rest = (options.pop(f"private_{name}") for name in ("noise", "clip", "delta"))
+    private = None if noise is None else (noise, *rest)
+    if private and find_spec("opacus") is None:
+        raise ConfigError("DP-SGD needs Opacus: pip install 'guard[private]'", key="private-noise")
     with team(local_device(device)) as mine:
         with mine.lead_first():  # it may have to download
             parts = read_parts(data, limit, held=held, extra=extra)
         with progress(mine.leads) as (tick, say):
             machine = Machine(device=local_device(device), team=mine, compiled=compiled, tick=tick)
-            path = train_one(parts, Order(**options), out=out, machine=machine, log=say)
+            path = train_one(
+                parts, Order(**options, private=private), out=out, machine=machine, log=say
+            )
         if mine.leads:
             click.echo(str(path))
 

@@ -25,7 +25,8 @@ class Order:
     """What to train: a ladder recipe, or a member of a pack's recipe; with changes.
 
     changes: `field=value` texts, fields of the recipe, `augment.FIELD` or `options.NAME`; passes:
-    as many epochs as fit into so many forward and backward passes per picture.
+    as many epochs as fit into so many forward and backward passes per picture; private: noise,
+    clip and delta of DP-SGD.
     """
 
     recipe: str
@@ -33,6 +34,7 @@ class Order:
     quick: bool = False
     changes: Sequence[str] = ()
     passes: float | None = None
+    private: tuple[float, float, float] | None = None
 
     def settle(self, *, channels: int) -> tuple[str, Recipe]:
         """The classifier's name and its recipe; ConfigError names what is wrong."""
@@ -89,7 +91,15 @@ def train_one(parts: Parts, order: Order, *, out: Path, machine: Machine, log: L
     name, recipe = order.settle(channels=parts.fit.shape[0])
     fit, held = pictures(parts.fit), pictures(parts.rehearse)
     classes = len(parts.fit.classes)
-    network = classifier(name, recipe, fit, held, classes, work=out, machine=machine, log=log)
+    if order.private is None:
+        network = classifier(name, recipe, fit, held, classes, work=out, machine=machine, log=log)
+    else:
+        from guard.training.private import Private, private_classifier  # needs Opacus
+
+        budget = Private(*order.private)
+        network = private_classifier(
+            name, recipe, fit, held, classes, budget, out=out, machine=machine, log=log
+        )
     path = out / f"{name}.onnx"
     if machine.team.leads:
         network = network.cpu()
