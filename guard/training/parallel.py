@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from guard.errors import ConfigError, GuardError
@@ -99,9 +101,9 @@ def team(device: torch.device) -> Iterator[Team]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    rank = dist.get_rank()
+    rank = int(os.environ["RANK"])
     try:
+        _join("nccl" if device.type == "cuda" else "gloo")
         yield Team(rank, world)
     except ConfigError:
         if rank:
@@ -112,7 +114,19 @@ def team(device: torch.device) -> Iterator[Team]:
             raise
         raise GuardError(f"process {rank} lost the others: start again to resume") from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Meet the others, by addresses of this start alone.
+
+    After a restart torchrun's store still holds those of the processes that are gone.
+    """
+    store, rank, world = next(rendezvous("env://"))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    fresh = PrefixStore(f"start-{start}", store)
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=world)
 
 
 def local_device(name: str = "auto") -> torch.device:
