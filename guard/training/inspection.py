@@ -33,7 +33,7 @@ SCOUT = Recipe("broad", 8, grid=4, attacks={}, augment=Augment(), batch=64, peak
 START, PER_PICTURE = 12_000, 3  # pictures a training sees: so many, and so many times the set
 CANARIES = 4  # the trainer asks for some; what they say is not used
 SURE = -0.8  # margin below which a label is called wrong
-NOISY = 0.015  # share of sure ones from which it is serious; clean GTSRB has 0.008
+NOISY = 0.015  # share of sure ones from which it is serious; GTSRB as published has 0.007
 BATCH = 512
 
 
@@ -198,8 +198,8 @@ def _label_findings(
     sure = sure[np.argsort(judged.margin[sure], kind="stable")]
     share, possible = len(sure) / len(scan), float((judged.off & ~skip).mean())
     text = (
-        f"{counted(len(sure), 'label')} of {scan.split} ({share:.2%}) probably wrong, "
-        f"{possible:.2%} possibly; the classifiers that say so agree with {right:.0%} of the labels"
+        f"{counted(len(sure), 'label')} of {scan.split} ({share:.2%}) look wrong, "
+        f"{possible:.2%} might be; the classifiers that say so agree with {right:.0%} of the labels"
     )
     if mixed := _most_mixed(judged, names):
         text += f"; most often {mixed}"
