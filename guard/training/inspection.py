@@ -34,6 +34,7 @@ START, PER_PICTURE = 12_000, 3  # pictures a training sees: so many, and so many
 CANARIES = 4  # the trainer asks for some; what they say is not used
 SURE = -0.8  # margin below which a label is called wrong
 NOISY = 0.015  # share of sure ones from which it is serious; GTSRB as published has 0.007
+WEAK = 0.8  # agreement with the labels below which nothing is called serious; CIFAR-10 has 0.67
 BATCH = 512
 
 
@@ -203,7 +204,8 @@ def _label_findings(
     )
     if mixed := _most_mixed(judged, names):
         text += f"; most often {mixed}"
-    level: Level = "serious" if share > NOISY else "warning" if len(sure) else "note"
+    serious = share > NOISY and right >= WEAK
+    level: Level = "serious" if serious else "warning" if len(sure) else "note"
     figures = {"sure": share, "possible": possible, "agreement": right}
     items = [
         scan.item(
