@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,12 @@ class ImageSet:
         """float32 (N, C, H, W) in [0, 1]; a new array."""
         turned = np.ascontiguousarray(self.images.transpose(0, 3, 1, 2))
         return turned.astype(np.float32) / np.float32(255)
+
+    def digest(self) -> str:
+        """SHA-256 over pixels and labels, in their order: which pictures these are."""
+        found = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())
+        found.update(self.labels.tobytes())
+        return found.hexdigest()
 
     def subset(self, index: ArrayLike | slice) -> ImageSet:
         """The images that `index` (integers, a boolean mask or a slice) picks, in its order."""

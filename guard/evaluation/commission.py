@@ -125,7 +125,7 @@ def commission(
     if find(asked.name).norms == ("patch",):
         return _sticker(victim, some, index, wanted, asked, recipe, common, log)
     run, about, threat, tally = _attack(victim, images, wanted, asked, live=live)
-    recipe |= about | {"pictures": _hash(some)}
+    recipe |= about | {"pictures": f"sha256:{some.digest()}"}
     order = Order(
         some, index, run, recipe, threat=threat, targets=wanted, tally=tally, **common
     )  # fmt: skip
@@ -300,7 +300,7 @@ def _sticker(
     threat_text = {"attack": "patch", "threat": str(threat), "sticker": str(sticker)}
     print_ = hashlib.sha256(png(printed.picture)).hexdigest()
     recipe |= threat_text | {"steps": steps, "poses": poses, "print": f"sha256:{print_}"}
-    recipe |= {"pictures": _hash(shown)}
+    recipe |= {"pictures": f"sha256:{shown.digest()}"}
     order = Order(
         shown, index[np.repeat(np.flatnonzero(held), VIEWS)], printed.attack, recipe,
         threat=threat, targets=None if target is None else np.full(len(shown), target), **common,
@@ -314,9 +314,3 @@ def _known(name: str, options: Iterable[str], known: Sequence[str]) -> None:
     for option in options:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}; its options: {', '.join(known)}")
-
-
-def _hash(images: ImageSet) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(images.images).tobytes())
-    digest.update(images.labels.tobytes())
-    return f"sha256:{digest.hexdigest()}"
