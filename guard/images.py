@@ -208,8 +208,10 @@ def decode_image(
             image = picture.convert("L" if channels == 1 else "RGB")
     except InputError:
         raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
-        raise InputError(f"{name}: not a readable {kind} ({str(error)[:100]})") from error
+    except Exception as error:
+        # Decoders raise nearly anything on hostile bytes. Their texts hold addresses of this
+        # process's memory, and this one goes to a stranger.
+        raise InputError(f"{name}: not a readable {kind}") from error
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, np.uint8).reshape(image.size[1], image.size[0], -1)

@@ -1,0 +1,30 @@
+"""The targets by name: where each is, and its share of a run over all of them."""
+
+import importlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tests.fuzz.target import Target
+
+
+class Place(NamedTuple):
+    """A target's module and class, imported when it is used, and its weight."""
+
+    module: str
+    kind: str
+    weight: int
+    about: str
+
+
+TARGETS: Mapping[str, Place] = {
+    "wire": Place("wire", "Wire", 20, "ModelInfer requests as bytes, through the servicer"),
+    "calls": Place("wire", "Calls", 8, "the other calls of both services"),
+}
+
+
+def make(name: str) -> Target:
+    """The target of this name, ready to run."""
+    place = TARGETS[name]
+    module = importlib.import_module(f"tests.fuzz.targets.{place.module}")
+    target: Target = getattr(module, place.kind)()
+    return target
