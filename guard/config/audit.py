@@ -47,14 +47,14 @@ class AuditSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = 5.0
 
 
-def audit_problems(audit: AuditSettings) -> Iterator[tuple[str, str]]:
-    """Settings that contradict each other: key and complaint."""
+def audit_problems(audit: AuditSettings, *, released: bool = False) -> Iterator[tuple[str, str]]:
+    """Settings that contradict each other: key and complaint; `released`: no key file is needed."""
     if not audit.folder:
-        if audit.key_file or audit.export:
-            yield "gateway.audit.folder", "must be set where key_file or export is"
+        if audit.key_file or audit.export or released:
+            yield "gateway.audit.folder", "must be set where its keys or export are"
         return
     folder = Path(audit.folder).absolute()
-    if not audit.key_file:
+    if not audit.key_file and not released:
         yield "gateway.audit.key_file", "must be set: a file outside the log's folder"
     for key, path in (("key_file", audit.key_file), ("export", audit.export)):
         if path and folder in (Path(path).absolute(), *Path(path).absolute().parents):

@@ -100,10 +100,15 @@ def load_keys(path: Path) -> KeyRing:
         raise ConfigError(
             f"audit key {path} may be read or written by others: chmod 600 {path}", key="key_file"
         )
+    return parse_keys(raw, f"audit key {path}", "key_file")
+
+
+def parse_keys(raw: bytes, what: str, key: str) -> KeyRing:
+    """The keys in the bytes of a file; `ConfigError` about `what` where they are malformed."""
     try:
         return _parse(raw)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"audit key {path} is malformed", key="key_file") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{what} is malformed", key=key) from None  # its cause quotes the keys
 
 
 def make_keys(path: Path) -> KeyRing:

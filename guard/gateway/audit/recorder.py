@@ -258,16 +258,17 @@ def _settle(done: "Future[None]", error: OSError | None) -> None:
             done.set_exception(error)
 
 
-def open_audit(settings: AuditSettings) -> Audit:
+def open_audit(settings: AuditSettings, released: KeyRing | None = None) -> Audit:
     """The audit log that the settings ask for; `OFF` where they ask for none.
 
-    Makes the key file on first use. Raises `ConfigError` or `AuditError` before anything listens.
+    released: keys that came from elsewhere; otherwise they are in the key file, which is made on
+    first use. Raises `ConfigError` or `AuditError` before anything listens.
     """
     if not settings.folder:
         return OFF
     folder, path = Path(settings.folder), Path(settings.key_file)
     try:
-        keys = _keys(folder, path)
+        keys = released or _keys(folder, path)
         audit = AuditLog(
             folder,
             keys,

@@ -1,0 +1,37 @@
+"""The modules whose tests are held to a figure, and the tests that mirror each of them."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GATEWAY = "guard/gateway"
+CREDENTIALS = (
+    "tests/gateway/test_identity_tokens.py",
+    "tests/gateway/test_identity.py",
+    "tests/gateway/test_identity_matrix.py",
+)
+AUDIT = ("tests/gateway/audit", "tests/cli/test_audit.py", "tests/gateway/test_recorded.py")
+
+# Glob of modules: the tests whose business they are.
+MIRRORS: dict[str, tuple[str, ...]] = {
+    f"{GATEWAY}/identity.py": CREDENTIALS,
+    f"{GATEWAY}/tokens.py": CREDENTIALS,
+    f"{GATEWAY}/access.py": (*CREDENTIALS, "tests/gateway/test_server.py"),
+    f"{GATEWAY}/permissions.py": (*CREDENTIALS, "tests/cli/test_access.py"),
+    f"{GATEWAY}/tls.py": ("tests/gateway/test_tls.py", "tests/gateway/test_pages.py"),
+    f"{GATEWAY}/watched.py": ("tests/gateway/test_tls.py", "tests/gateway/test_identity_tokens.py"),
+    f"{GATEWAY}/pages.py": ("tests/gateway/test_pages.py", "tests/gateway/test_recorded.py"),
+    f"{GATEWAY}/recorded.py": ("tests/gateway/test_recorded.py", "tests/gateway/audit"),
+    f"{GATEWAY}/audit/*.py": AUDIT,
+    "guard/pack.py": ("tests/test_pack.py",),
+    "guard/onnx.py": ("tests/test_pack.py", "tests/test_pipeline.py"),
+}
+
+
+def targets() -> dict[str, tuple[str, ...]]:
+    """Every module of MIRRORS that is there, with those of its tests that are there."""
+    return {
+        path.relative_to(ROOT).as_posix(): tuple(name for name in tests if (ROOT / name).exists())
+        for pattern, tests in MIRRORS.items()
+        for path in sorted(ROOT.glob(pattern))
+        if path.name != "__init__.py"
+    }
