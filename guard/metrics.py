@@ -5,6 +5,7 @@ lists in this file. Client ids, image hashes and unknown model names are never l
 counted per request, not per image: counting may cost the request nothing that matters.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -30,6 +31,13 @@ AuthFailure = Literal[
     "audience", "issuer", "claims", "certificate", "handshake", "role", "unknown_call",
 ]  # fmt: skip
 Watch = Literal["certificates", "token_keys"]
+Loss = Literal["queue", "write", "late", "export"]
+_UPSTREAM_CODES = (
+    "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
+    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+    "MALFORMED",
+)  # fmt: skip
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _P_VALUES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
@@ -135,6 +143,8 @@ AUDIT_FAILURES = Counter(
 AUDIT_CHECKPOINT = Gauge(
     "guard_audit_checkpoint_record", "The last audit record that a signed checkpoint covers."
 )
+READY = Gauge("guard_ready", "Whether a request for a model would be answered now.", ["model"])
+CLOCK = Gauge("guard_clock_seconds", "The wall clock here, to be compared with the scraper's.")
 IN_FLIGHT = Gauge("guard_in_flight", "Inference requests being worked on.")
 QUEUE = Gauge("guard_queue_images", "Images waiting for the defence.", ["model"])
 PACK = Gauge(
@@ -154,6 +164,11 @@ for _reason in get_args(AuthFailure):
     AUTH_FAILURES.labels(_reason)  # a rate needs the zero it rises from
 for _files in get_args(Watch):
     RELOAD_FAILURES.labels(_files)
+for _failure in get_args(Reason):
+    ERRORS.labels(_failure)
+for _loss in get_args(Loss):
+    AUDIT_FAILURES.labels(_loss)
+CLOCK.set_function(time.time)
 
 
 class ModelMetrics:
@@ -195,6 +210,12 @@ class ModelMetrics:
     def unexamined(self, count: int) -> None:
         """So many images passed without a verdict, because the policy says so."""
         self.faults_allowed.inc(count)
+
+
+def expect_upstream(model: str) -> None:
+    """A model has an upstream, whose failures are to be counted from zero."""
+    for code in _UPSTREAM_CODES:
+        UPSTREAM_ERRORS.labels(model, code)
 
 
 def error(reason: Reason, count: int = 1) -> None:

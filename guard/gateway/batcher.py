@@ -63,6 +63,7 @@ class Batcher(Generic[T]):
         self._queue: deque[_Job[T]] = deque()
         self._queued = 0
         self._running = False
+        self._began: float | None = None
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -72,6 +73,11 @@ class Batcher(Generic[T]):
     def queued(self) -> int:
         """Images that wait for a run."""
         return self._queued
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds since the run under way began, 0 where there is none."""
+        return 0.0 if self._began is None else time.perf_counter() - self._began
 
     def submit(self, images: Array) -> "asyncio.Future[T]":
         """Queue images (n, ...) for the next run; cancel the future to leave.
@@ -109,7 +115,7 @@ class Batcher(Generic[T]):
             self._running = False
             self._idle.set()
             return
-        now = time.perf_counter()
+        now = self._began = time.perf_counter()
         for job in jobs:
             self._waited(now - job.since)
         done = asyncio.get_running_loop().run_in_executor(self._worker, self._outcomes, jobs)
@@ -149,6 +155,7 @@ class Batcher(Generic[T]):
         self, jobs: list[_Job[T]], done: "asyncio.Future[list[T | BaseException]]"
     ) -> None:
         """Back on the loop: hand every caller its own, then go on."""
+        self._began = None
         error = done.exception()
         outcomes = [error] * len(jobs) if error else done.result()
         for job, outcome in zip(jobs, outcomes, strict=True):

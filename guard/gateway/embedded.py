@@ -22,6 +22,7 @@ from guard.onnx import Session
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
+STUCK_SECONDS = 20.0  # of one run
 MAX_BYTES = 2 << 30  # protobuf's own limit
 _NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object"}
 
@@ -46,16 +47,23 @@ class OnnxUpstream:
         """Run it on the request's tensors, together with what else waits."""
         wanted = codec.wanted_outputs(question.request, self._outputs)
         feeds = self._feeds(question)
-        if len(feeds) == 1:
-            answer = await self._batcher.submit(next(iter(feeds.values())))
-        else:
-            answer = await asyncio.to_thread(self._run, feeds)
+        try:
+            async with asyncio.timeout(question.timeout):
+                answer = await self._answer(feeds)
+        except TimeoutError as error:
+            message = "the embedded model did not answer in time"
+            raise UpstreamError(message, code="DEADLINE_EXCEEDED", retryable=True) from error
         outputs = {name: answer[name] for name in wanted}
         return Reply(codec.build_response(question.request, outputs, model_version="1"))
 
+    async def _answer(self, feeds: dict[str, Array]) -> Arrays:
+        if len(feeds) == 1:
+            return await self._batcher.submit(next(iter(feeds.values())))
+        return await asyncio.to_thread(self._run, feeds)
+
     async def ready(self) -> bool:
-        """It is in memory."""
-        return True
+        """It is in memory, and does not hang."""
+        return self._batcher.busy_for < STUCK_SECONDS
 
     async def metadata(self) -> protocol.Message:
         """Names, types and shapes from the file and from one trial run."""

@@ -141,8 +141,15 @@ class GuardedModel:
             return examined.verdicts
         return self.pipeline.judge(examined.evidence, upstream, self.policy)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a run of the defence hangs, which only a restart ends."""
+        return self._batcher.busy_for > 2 * self.model.evidence_timeout
+
     async def ready(self) -> bool:
         """Whether a request would be answered now."""
+        if self.stuck:
+            return False
         if self.upstream is None:
             return True
         asked, said = self._ready

@@ -41,6 +41,7 @@ from guard.pipeline import Pipeline
 
 SPARE_CALLS = 32  # beside inference: health, readiness, metadata
 WATCH_SECONDS = 1.0
+LIVE = "live"  # the health service's name for "a restart would not help"
 TRIM_BYTES = 1 << 20  # received, after which an idle gateway gives memory back
 SECRET_BYTES = 32
 log = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ def load_model(config: Config, model: Model, secret: bytes | None) -> GuardedMod
     pack = pipeline.pack
     metrics.PACK.labels(model.name, pack.name, pack.digest).set(1)
     metrics.PROVIDER.labels(model.name, "evidence", pipeline.provider).set(1)
+    if upstream is not None:
+        metrics.expect_upstream(model.name)
     metrics.BUDGET.labels(model.name).set(policy.max_false_positive_rate)
     return GuardedModel(model, policy, pipeline, upstream, config.gateway)
 
@@ -250,7 +253,10 @@ async def _refresh(servicer: InferenceServicer, checks: health.HealthServicer) -
     """Bring the health service up to date: the server as a whole, and every model by name."""
     status = health_pb2.HealthCheckResponse.ServingStatus
     states = {name: await model.ready() for name, model in servicer.models.items()}
+    for name, ready in states.items():
+        metrics.READY.labels(name).set(ready)
     states |= {"": all(states.values()), protocol.INFERENCE_SERVICE: all(states.values())}
+    states[LIVE] = servicer.live()
     for name, ready in states.items():
         await checks.set(name, status.SERVING if ready else status.NOT_SERVING)
 

@@ -87,8 +87,12 @@ class InferenceServicer:
         )
 
     async def server_live(self, _data: bytes, _context: Any) -> protocol.Message:
-        """The process answers, so it lives."""
-        return protocol.ServerLiveResponse(live=True)
+        """The process answers, so it lives; unless a run of a defence hangs."""
+        return protocol.ServerLiveResponse(live=self.live())
+
+    def live(self) -> bool:
+        """Whether there is no reason to restart the process."""
+        return not any(model.stuck for model in self.models.values())
 
     async def server_ready(self, _data: bytes, _context: Any) -> protocol.Message:
         """Every pack is loaded (or there would be no server) and every upstream is ready."""

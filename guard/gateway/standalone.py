@@ -26,6 +26,7 @@ from guard.gateway.upstream import Question
 
 MAX_BATCH, MAX_QUEUE = 64, 512
 MAX_MESSAGE = 64 << 20
+LONGEST = 86_400.0  # seconds that a call without deadline may take
 GRACE = 1.0  # seconds that running calls get at the end
 
 
@@ -65,7 +66,8 @@ class OnnxServer:
         self._known(request.model_name)
         codec.check_request(request)
         pixels = np.empty((0,), np.float32)  # encoded pictures are the gateway's affair
-        question = Question(request, data, pixels, context.time_remaining() or 0.0)
+        left = context.time_remaining()
+        question = Question(request, data, pixels, LONGEST if left is None else left)
         return (await self.upstream.infer(question)).response
 
     def _known(self, name: str) -> None:
