@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -37,7 +38,8 @@ def decode(
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
-        raise InputError(f"{name}: not a readable picture ({error})") from error
+        why = re.sub(r" <[^>]*>", "", str(error))  # an address in memory says nothing
+        raise InputError(f"{name}: not a readable picture ({why})") from error
     array = np.asarray(picture, dtype=np.uint8)
     return array[:, :, None] if array.ndim == 2 else array
 

@@ -19,7 +19,7 @@ INSIDE = re.compile(
     r"(?:/[\w.+-]+){2,}"  # a path
     r"|\b[\w-]+\.(?:py|onnx|npz|so|toml|pem|jsonl|cc|cpp|hpp?|pyx)\b"  # a file
     r"|traceback|site-packages|\bline \d+, in\b|file \""
-    r"|0x[0-9a-f]{5,}|\bobject at\b|<_?[a-z]+[.\w]*\.\w+"  # an address, an object's name
+    r"|(?<!\d)0x[0-9a-f]{5,}|\bobject at\b|<_?[a-z]+[.\w]*\.\w+"  # an address, an object's name
     r"|\b(?:pyarrow|numpy|msgspec|onnxruntime|PIL|asyncio|builtins)\.\w+",
     re.IGNORECASE,
 )

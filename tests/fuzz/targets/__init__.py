@@ -19,6 +19,9 @@ class Place(NamedTuple):
 TARGETS: Mapping[str, Place] = {
     "wire": Place("wire", "Wire", 20, "ModelInfer requests as bytes, through the servicer"),
     "calls": Place("wire", "Calls", 8, "the other calls of both services"),
+    "tensors": Place("tensors", "Tensors", 20, "tensors of a request: check, read, pixels"),
+    "replies": Place("tensors", "Replies", 12, "what an upstream answers: read, mask, substitute"),
+    "pictures": Place("pictures", "Pictures", 12, "PNG, JPEG, WebP, BMP and PPM files"),
 }
 
 
