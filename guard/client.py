@@ -12,6 +12,7 @@ Over TLS, known by a certificate or a token:
 Letters: N images, D scores, C H W.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,14 +35,25 @@ Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
 class CallError(GuardError):
-    """A call failed. `code` is the gRPC status name; `reason` and `info` come from ErrorInfo."""
+    """A call failed. `code` is the gRPC status name; `reason` and `info` come from ErrorInfo.
 
-    def __init__(self, code: str, message: str, reason: str, info: Mapping[str, str]) -> None:
+    retry_after: the seconds after which it is worth trying again; None: the server does not say
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        reason: str,
+        info: Mapping[str, str],
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.reason = reason  # for example "ADVERSARIAL_INPUT"
         self.info = info
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,8 @@ class Client:
     credentials:       instead of these, what `grpc.ssl_channel_credentials` made
     timeout:           seconds a call may take, unless it says otherwise
     metadata:          sent with every call
+    patience:          seconds that a call may wait, all in all, to be tried again where the server
+                       refused it for now and said when to come back; 0: never tried again
     max_message_bytes: of one message, either way
 
     ConfigError for a file that cannot be read, or a token that would travel unencrypted.
@@ -111,6 +125,7 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 30.0,
         metadata: Metadata = (),
+        patience: float = 0.0,
         max_message_bytes: int = 64 << 20,
     ) -> None:
         if credentials is None and (tls or ca or cert or key):
@@ -127,7 +142,7 @@ class Client:
             if credentials is None
             else grpc.secure_channel(target, credentials, options)
         )
-        self._timeout = timeout
+        self._timeout, self._patience = timeout, patience
         self._metadata = tuple(metadata)
         self._token = token
         methods = {**protocol.INFERENCE_METHODS, **protocol.GUARD_METHODS}
@@ -157,14 +172,20 @@ class Client:
         metadata: Metadata = (),
     ) -> Message:
         """Any method of either service, message in, message out. CallError when it fails."""
-        try:
-            return self._calls[method](
-                request,
-                timeout=self._timeout if timeout is None else timeout,
-                metadata=(*self._metadata, *self._bearer(), *metadata),
-            )
-        except grpc.RpcError as error:
-            raise _call_error(error) from error
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._calls[method](
+                    request,
+                    timeout=self._timeout if timeout is None else timeout,
+                    metadata=(*self._metadata, *self._bearer(), *metadata),
+                )
+            except grpc.RpcError as error:
+                failed = _call_error(error)
+                wait = failed.retry_after
+                if wait is None or time.monotonic() + wait > give_up:
+                    raise failed from error
+                time.sleep(wait)
 
     def _bearer(self) -> Metadata:
         if self._token is None:
@@ -278,12 +299,12 @@ def read_answer(response: Message) -> Answer:
 
 
 def _call_error(error: Any) -> CallError:
-    info = None
+    info = wait = None
     for key, value in error.trailing_metadata() or ():
         if key == protocol.STATUS_DETAILS:
-            info = protocol.error_info(value)
+            info, wait = protocol.error_info(value), protocol.retry_after(value)
     reason, details = (info.reason, dict(info.metadata)) if info is not None else ("", {})
-    return CallError(error.code().name, error.details() or "", reason, details)
+    return CallError(error.code().name, error.details() or "", reason, details, wait)
 
 
 def _verdict(message: Message) -> Verdict:

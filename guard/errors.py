@@ -5,7 +5,7 @@ GuardError
 ├── UnknownModelError    no such model here
 ├── ConfigError          guard.toml or a command-line value is wrong
 ├── PackError            a pack is missing, altered or does not fit
-├── OverloadedError      a bounded queue is full
+├── OverloadedError      a bounded queue is full, or a caller's limit is reached
 ├── UpstreamError        the production classifier did not answer usefully
 ├── AuditError           the audit log cannot be written or read
 └── NumericError         a number that must be finite is not
@@ -46,7 +46,7 @@ class PackError(GuardError):
 
 
 class OverloadedError(GuardError):
-    """A bounded queue is full; the caller should come back in `retry_after` seconds."""
+    """Too much is asked; it is worth trying again in `retry_after` seconds (infinite: never)."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)

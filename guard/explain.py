@@ -7,8 +7,11 @@ from typing import Any
 from guard.config import Config, Gateway, Model
 from guard.config.access import is_loopback
 from guard.config.audit import AuditSettings
+from guard.config.limits import Rule
+from guard.config.release import KeyRelease
 from guard.gateway import permissions
 from guard.gateway.audit.keys import load_keys
+from guard.gateway.limits import Allowance, allowance_of
 from guard.gateway.server import authenticator_of
 from guard.gateway.tls import expired, watched_certificates
 from guard.pipeline import Pipeline
@@ -51,20 +54,45 @@ def explain_access(gateway: Gateway) -> Iterator[str]:
     yield f"who may do what: everybody {reach} may do everything"
 
 
+def explain_release(release: KeyRelease) -> Iterator[str]:
+    """A line about keys that a command hands out; `guard check` runs it, too."""
+    if release.keys:
+        names = " and ".join(release.keys)
+        yield f"keys: {names} from {release.command[0]}, within {release.timeout:g} s"
+
+
 def explain_audit(audit: AuditSettings) -> Iterator[str]:
     """Lines about the audit log; ConfigError where its keys cannot serve."""
     if not audit.folder:
         yield "audit: no log is kept (gateway.audit.folder)"
         return
     keys = "made at the first start"
-    if Path(audit.key_file).exists():
+    if not audit.key_file:
+        keys = "handed out by gateway.key_release"
+    elif Path(audit.key_file).exists():
         keys = f"key {load_keys(Path(audit.key_file)).current.id} in use"
-    yield f"audit: kept in {audit.folder}, keys in {audit.key_file} ({keys})"
+    held = f"keys in {audit.key_file} ({keys})" if audit.key_file else f"keys {keys}"
+    yield f"audit: kept in {audit.folder}, {held}"
     where = f"to {audit.export}" if audit.export else "nowhere: a cut-off end would go unseen"
     every = f"every {audit.checkpoint_every} records or {audit.checkpoint_seconds:g} s"
     yield f"  checkpoints: {every}, exported {where}"
     refused = "are refused" if audit.on_error == "block" else "are answered all the same"
     yield f"  on failure: administrative calls that cannot be recorded {refused}"
+
+
+def explain_limits(gateway: Gateway) -> Iterator[str]:
+    """Lines about how much a caller may ask, and how much the gateway takes on."""
+    limits = gateway.limits
+    yield f"limits: {_allowance(allowance_of(limits, Rule()))} for each caller"
+    for rule in limits.rules:
+        who = " and ".join(filter(None, (rule.match, rule.role and f"role {rule.role}")))
+        yield f"  {who}: {_allowance(allowance_of(limits, rule))}"
+
+
+def _allowance(allowed: Allowance) -> str:
+    rate, burst, daily = allowed
+    rated = f"{rate:g} images a second, {burst} at once" if rate else "no rate limit"
+    return f"{rated}, " + (f"{daily} images in 24 hours" if daily else "no daily budget")
 
 
 def _who_may(gateway: Gateway) -> Iterator[str]:

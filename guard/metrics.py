@@ -24,7 +24,7 @@ STAGES: tuple[Stage, ...] = ("decode", "queue", "evidence", "upstream", "detect"
 Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
     "blocked", "non_finite", "defense", "defense_late", "internal", "unauthenticated", "forbidden",
-    "not_audited",
+    "not_audited", "rate_limited", "budget_spent",
 ]  # fmt: skip
 AuthFailure = Literal[
     "missing", "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid",
@@ -143,6 +143,7 @@ AUDIT_FAILURES = Counter(
 AUDIT_CHECKPOINT = Gauge(
     "guard_audit_checkpoint_record", "The last audit record that a signed checkpoint covers."
 )
+CALLERS = Gauge("guard_limited_callers", "Callers whose use of their limits is remembered.")
 READY = Gauge("guard_ready", "Whether a request for a model would be answered now.", ["model"])
 CLOCK = Gauge("guard_clock_seconds", "The wall clock here, to be compared with the scraper's.")
 IN_FLIGHT = Gauge("guard_in_flight", "Inference requests being worked on.")

@@ -1,5 +1,6 @@
 """The client, over loopback, against a small server of the same protocol."""
 
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from guard.client import Answer, CallError, Client
-from guard.errors import InputError
+from guard.errors import InputError, OverloadedError
 from guard.gateway import codec, protocol, tensors
 from guard.gateway.protocol import Message
+from guard.gateway.status import failure
 from guard.verdict import Decision
 
 
@@ -31,6 +33,11 @@ class Behaviour:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if request.model_name == "refused":
             _refuse(context)
+        if request.model_name == "busy" and not self.seen.setdefault("busy", False):
+            self.seen["busy"] = True
+            failed = failure(OverloadedError("busy", retry_after=0.2))
+            context.set_trailing_metadata(failed.trailing)
+            context.abort(failed.code, failed.message)
         self.seen = {
             "metadata": dict(context.invocation_metadata()),
             "deadline": context.time_remaining(),
@@ -227,3 +234,19 @@ def test_garbage_on_the_wire(address: str) -> None:
             call(b"\xff" * 9, timeout=5)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "not a ModelInferRequest" in caught.value.details()
+
+
+def test_a_patient_client_comes_back_when_it_is_told(address: str) -> None:
+    """A refusal for now says when; who may wait that long is answered, others are told."""
+    pixels = np.zeros((1, 3, 8, 8), np.float32)
+    with Client(address, patience=0.1) as client, pytest.raises(CallError) as caught:
+        client.infer("busy", pixels)
+    assert caught.value.retry_after == pytest.approx(0.2)
+
+
+def test_a_patient_client_is_answered_in_the_end(address: str) -> None:
+    """The second try comes after the time that the refusal named."""
+    start = time.monotonic()
+    with Client(address, patience=5.0) as client:
+        assert client.infer("busy", np.zeros((1, 3, 8, 8), np.float32)).outputs
+    assert time.monotonic() - start >= 0.2

@@ -46,11 +46,23 @@ def check(config: Path, offline: bool) -> None:
 
     Example: guard check guard.toml
     """
-    from guard.explain import explain, explain_access, explain_audit
+    from guard.explain import (
+        explain,
+        explain_access,
+        explain_audit,
+        explain_limits,
+        explain_release,
+    )
     from guard.gateway.probe import probe
 
     settings = load_config(config)
-    for line in (*explain_access(settings.gateway), *explain_audit(settings.gateway.audit)):
+    gateway = settings.gateway
+    for line in (
+        *explain_access(gateway),
+        *explain_limits(gateway),
+        *explain_release(gateway.key_release),
+        *explain_audit(gateway.audit),
+    ):
         click.echo(line)
     for model in settings.models:
         pipeline = _pipeline(settings, model)

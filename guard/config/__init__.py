@@ -13,6 +13,8 @@ from msgspec import Meta, Struct, field, structs
 
 from guard.config.access import Identities, ServerTls, access_problems, is_loopback
 from guard.config.audit import AuditSettings, audit_at, audit_problems
+from guard.config.limits import Limits, limits_problems
+from guard.config.release import KeyRelease, release_problems
 from guard.errors import ConfigError
 from guard.verdict import Expose, Mode, OnError, OnFlag, Policy
 
@@ -61,6 +63,8 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tls: Annotated[ServerTls, Meta(description="certificates of our own ports")] = ServerTls()
     identity: Annotated[Identities, Meta(description="who may do what")] = Identities()
     audit: Annotated[AuditSettings, Meta(description="the audit log")] = AuditSettings()
+    key_release: Annotated[KeyRelease, Meta(description="keys from a command")] = KeyRelease()
+    limits: Annotated[Limits, Meta(description="how much a caller may ask")] = Limits()
     secret_file: Annotated[
         str,
         Meta(
@@ -355,7 +359,10 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield "gateway.passthrough", "must be grpc://HOST:PORT or grpcs://HOST:PORT"
     ports = {"gateway.listen": gateway.listen, "gateway.metrics": gateway.metrics}
     yield from access_problems(gateway.tls, gateway.identity, ports, insecure=gateway.insecure)
-    yield from audit_problems(gateway.audit)
+    release = gateway.key_release
+    yield from release_problems(release, gateway.secret_file, gateway.audit.key_file)
+    yield from audit_problems(gateway.audit, released="audit" in release.keys)
+    yield from limits_problems(gateway.limits)
     names = [model.name for model in config.models]
     for index, model in enumerate(config.models):
         at = f"models[{index}]"

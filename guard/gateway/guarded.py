@@ -134,6 +134,10 @@ class GuardedModel:
         self.metrics.stage("encode", time.perf_counter() - start)
         return served
 
+    def count(self, request: protocol.Message) -> int:
+        """The images that a request claims to carry, as far as it may."""
+        return min(self._intake.count(request), self.model.max_images)
+
     async def inspect(self, images: Any, upstream: Any = None) -> Verdicts:
         """Verdicts alone, on images as this model's clients send them; no upstream is asked."""
         examined = await self._batcher.submit(await self._intake.convert(images))

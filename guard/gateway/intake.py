@@ -38,13 +38,19 @@ class Intake:
         if limit is not None and len(data) > limit:
             raise InputError(f"{len(data)} bytes are too many, this model takes {limit} at most")
         codec.check_request(request)
-        for given in request.inputs:
-            if given.name == self._tensor and given.shape and "N" in self._model.input.layout:
-                encoded = given.datatype == "BYTES"
-                self._check_count(max(given.shape) if encoded else given.shape[0])
+        self._check_count(self.count(request))
         for output in request.outputs:
             if output.name in codec.GUARD_OUTPUTS and output.name not in self._shown:
                 raise NotExposedError(f"{self._model.name} does not show {output.name}")
+
+    def count(self, request: protocol.Message) -> int:
+        """The images that a request claims to carry; 1 where it makes no sense."""
+        for given in request.inputs:
+            if given.name == self._tensor and given.shape:
+                if given.datatype == "BYTES":
+                    return int(max(given.shape))
+                return int(given.shape[0]) if "N" in self._model.input.layout else 1
+        return 1
 
     async def pixels(self, request: protocol.Message) -> Floats:
         """The images of an admitted request; what takes long is done off the loop."""

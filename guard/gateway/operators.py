@@ -1,5 +1,6 @@
 """`guard.v1.Guard`: what operators ask of a gateway, where verdicts are shown in full."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -43,15 +44,19 @@ class GuardServicer:
             models=[await _model_status(model) for model in models.values()],
         )
 
-    async def inspect(self, data: bytes, _context: Any) -> protocol.Message:
+    async def inspect(self, data: bytes, context: Any) -> protocol.Message:
         """Verdicts on images, in full, without asking the upstream."""
         request = codec.parse(protocol.InspectRequest, data)
         model = self._model(request.model_name)
+        shape = request.images.shape
+        claimed = 1 if len(shape) in (0, 3) else shape[0]
+        await self._inference.charge(context, min(claimed, model.model.max_images))
         images = codec.unpack_tensor(request.images, "images")
         upstream = None
         if request.HasField("upstream"):
             upstream = codec.unpack_tensor(request.upstream, "upstream")
-        verdicts = await model.inspect(images, upstream)
+        async with asyncio.timeout(self._inference.seconds(context)):
+            verdicts = await model.inspect(images, upstream)
         classes = model.pipeline.classes
         return protocol.InspectResponse(
             model_name=model.name,

@@ -121,6 +121,15 @@ def error_info(status_details: bytes) -> Message | None:
     return None
 
 
+def retry_after(status_details: bytes) -> float | None:
+    """The seconds in the RetryInfo of a STATUS_DETAILS value, None where there is none."""
+    for detail in RichStatus.FromString(status_details).details:
+        if detail.type_url == _TYPE_URL + RetryInfo.DESCRIPTOR.full_name:
+            delay = RetryInfo.FromString(detail.value).retry_delay
+            return float(delay.seconds + delay.nanos / 1e9)
+    return None
+
+
 def service_handler(
     methods: Mapping[str, Method],
     behaviours: Mapping[str, Callable[..., Any]],

@@ -23,12 +23,13 @@ import guard
 from guard import metrics
 from guard.config import Config, Gateway, Model, split_address
 from guard.errors import ConfigError
-from guard.gateway import protocol
+from guard.gateway import protocol, release
 from guard.gateway.access import Access
 from guard.gateway.audit.recorder import OFF, Audit, open_audit
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
+from guard.gateway.limits import Limiter, LocalCounts
 from guard.gateway.operators import GuardServicer
 from guard.gateway.pages import Pages
 from guard.gateway.recorded import Recorded, record_start
@@ -109,14 +110,17 @@ def connect(gateway: Gateway, model: Model, pipeline: Pipeline) -> Upstream:
 
 
 def read_secret(gateway: Gateway) -> bytes | None:
-    """The deployment's secret, None where no file is named."""
-    if not gateway.secret_file:
-        return None
+    """The deployment's secret, None where the settings name no source of one."""
     key = "gateway.secret_file"
-    try:
-        secret = Path(gateway.secret_file).read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"{key}: {gateway.secret_file}: {error.strerror}", key=key) from error
+    if "secret" in gateway.key_release.keys:
+        key, secret = release.KEY, release.released(gateway.key_release, "secret")
+    elif not gateway.secret_file:
+        return None
+    else:
+        try:
+            secret = Path(gateway.secret_file).read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(f"{key}: {gateway.secret_file}: {error.strerror}", key=key) from error
     if len(secret) < SECRET_BYTES:
         raise ConfigError(
             f"{key}: {len(secret)} bytes are too few, {SECRET_BYTES} at least", key=key
@@ -131,9 +135,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
     Raises `ConfigError`, `PackError` or `AuditError` before anything listens.
     """
     gateway = config.gateway
-    secret = read_secret(gateway)
+    secret = await asyncio.to_thread(read_secret, gateway)
+    keys = await asyncio.to_thread(release.audit_keys, gateway.key_release)
     async with contextlib.AsyncExitStack() as stack:
-        audit = await asyncio.to_thread(open_audit, gateway.audit)
+        audit = await asyncio.to_thread(open_audit, gateway.audit, keys)
         stack.push_async_callback(asyncio.to_thread, audit.close)
         models = {}
         for model in config.models:
@@ -148,8 +153,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 max_message_bytes=gateway.max_message_bytes,
             )
             stack.push_async_callback(passthrough.close)
+        limiter = Limiter(gateway.limits, LocalCounts(gateway.limits.max_callers))
+        stack.push_async_callback(limiter.close)
         servicer = InferenceServicer(
-            models, gateway, passthrough=passthrough, version=guard.__version__
+            models, gateway, passthrough=passthrough, limiter=limiter, version=guard.__version__
         )
         certificates = watched_certificates(gateway.tls)
         authenticator = authenticator_of(gateway)

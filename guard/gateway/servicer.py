@@ -12,6 +12,8 @@ from guard.config import Gateway
 from guard.errors import InputError, OverloadedError, UnknownModelError
 from guard.gateway import codec, protocol
 from guard.gateway.guarded import GuardedModel, Served
+from guard.gateway.identity import current
+from guard.gateway.limits import Limiter
 from guard.gateway.recorded import record_refusal
 from guard.gateway.status import code_of, failure
 from guard.gateway.upstream import GrpcUpstream, Metadata, forwardable
@@ -62,10 +64,11 @@ class InferenceServicer:
         gateway: Gateway,
         *,
         passthrough: GrpcUpstream | None = None,
+        limiter: Limiter | None = None,
         version: str = "",
     ) -> None:
         self.models, self.gateway, self.passthrough = models, gateway, passthrough
-        self.version = version
+        self.limiter, self.version = limiter, version
         self.in_flight = 0
         self.received = 0  # bytes of inference requests since the start
         self.reserved = {"", *(model.model.upstream_model for model in models.values())}
@@ -140,19 +143,33 @@ class InferenceServicer:
         limit = self.gateway.request_timeout
         return limit if left is None else min(left, limit)
 
+    async def charge(self, context: Any, images: int = 1) -> None:
+        """Take images from what the caller of this call may send; an OverloadedError if too many.
+
+        A call that carries none, or none that guard looks at, counts as one.
+        """
+        if self.limiter is not None:
+            await self.limiter.charge(current(), context.peer(), images)
+
     def defended(self, name: str) -> bool:
         """Whether a model must not be reached past its defence, under any of its names."""
         return name in self.models or name in self.reserved
 
     async def _infer(self, data: bytes, context: Any) -> protocol.Message:
-        request = codec.parse(protocol.ModelInferRequest, data)
+        try:
+            request = codec.parse(protocol.ModelInferRequest, data)
+        except InputError:
+            await self.charge(context)
+            raise
         model = self.models.get(request.model_name)
         if model is None:
+            await self.charge(context)
             return await self._infer_undefended(request, context)
         start = time.perf_counter()
         code = "OK"
         try:
             seconds = self.seconds(context)
+            await self.charge(context, model.count(request))
             metadata = forwardable(context.invocation_metadata())
             async with asyncio.timeout(seconds):
                 served = await model.infer(request, data, timeout=seconds, metadata=metadata)

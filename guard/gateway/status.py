@@ -7,6 +7,7 @@ else is INTERNAL with an id that finds the traceback in the log.
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from guard.metrics import AuthFailure, Reason
 
 Code = grpc.StatusCode
 DOMAIN = "guard"
+PUSHBACK = "grpc-retry-pushback-ms"
 LONGEST = 600  # characters of a message: it travels in a header
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,14 @@ class ForbiddenError(GuardError):
     """The caller is known, and may not do this."""
 
 
+class RateLimitedError(OverloadedError):
+    """The caller sends more a second than it may; `retry_after` is infinite where it cannot fit."""
+
+
+class BudgetSpentError(OverloadedError):
+    """The caller has sent all it may in 24 hours."""
+
+
 class DefenseError(GuardError):
     """The defence itself failed or was late, and the policy lets nothing pass unexamined."""
 
@@ -84,6 +94,8 @@ TABLE: dict[type[BaseException], Row] = {
     UnauthenticatedError: Row(Code.UNAUTHENTICATED, "UNAUTHENTICATED", "unauthenticated"),
     ForbiddenError: Row(Code.PERMISSION_DENIED, "FORBIDDEN", "forbidden"),
     OverloadedError: Row(Code.RESOURCE_EXHAUSTED, "OVERLOADED", "overloaded"),
+    RateLimitedError: Row(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "rate_limited"),
+    BudgetSpentError: Row(Code.RESOURCE_EXHAUSTED, "BUDGET_SPENT", "budget_spent"),
     AuditError: Row(Code.UNAVAILABLE, "NOT_AUDITED", "not_audited"),
     AdversarialInputError: Row(Code.FAILED_PRECONDITION, "ADVERSARIAL_INPUT", "blocked"),
     NumericError: Row(Code.INTERNAL, "NON_FINITE", "non_finite"),
@@ -131,11 +143,11 @@ def failure(error: BaseException) -> Failure:
     code = code_of(error)
     facts: dict[str, str] = {}
     if isinstance(error, InputError) and error.tensor:
-        facts["tensor"] = error.tensor[:200]
+        facts["tensor"] = _printable(error.tensor[:200])
     if isinstance(error, AdversarialInputError):
         facts["id"] = error.id
     if isinstance(error, GuardError):
-        message = str(error)[:LONGEST]
+        message = _printable(str(error)[:LONGEST])
     elif isinstance(error, TimeoutError):
         message = "the request ran out of time"
     else:
@@ -143,9 +155,19 @@ def failure(error: BaseException) -> Failure:
         message = f"internal error {facts['id']}"
         log.error("internal error %s", facts["id"], exc_info=error)
     details = [protocol.ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)]
+    pushback: tuple[tuple[str, str | bytes], ...] = ()
     if isinstance(error, OverloadedError):
-        details.append(_retry(error.retry_after))
-    return Failure(code, message, _trailing(code, message, details), metric)
+        pushback = ((PUSHBACK, _pushback(error.retry_after)),)
+        if math.isfinite(error.retry_after):
+            details.append(_retry(error.retry_after))
+    return Failure(code, message, (*_trailing(code, message, details), *pushback), metric)
+
+
+def _printable(text: str) -> str:
+    """One line: the caller's own words are in it, and end up in somebody's log."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _retry(seconds: float) -> protocol.Message:
@@ -153,6 +175,11 @@ def _retry(seconds: float) -> protocol.Message:
     info.retry_delay.seconds = int(seconds)
     info.retry_delay.nanos = int(seconds % 1 * 1e9)
     return info
+
+
+def _pushback(seconds: float) -> str:
+    """For gRPC's own retries (proposal A6): milliseconds to wait; negative: do not try again."""
+    return str(math.ceil(seconds * 1000)) if math.isfinite(seconds) else "-1"
 
 
 def _trailing(

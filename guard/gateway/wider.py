@@ -98,7 +98,7 @@ class WiderHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no
             timeout=context.time_remaining(),
             metadata=forwardable(context.invocation_metadata()),
         )
-        upwards = asyncio.create_task(self._upwards(requests, call))
+        upwards = asyncio.create_task(self._upwards(requests, call, context))
         try:
             while (answer := await call.read()) is not grpc.aio.EOF:
                 await context.write(answer)
@@ -112,10 +112,13 @@ class WiderHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no
             upwards.cancel()
             call.cancel()
 
-    async def _upwards(self, requests: AsyncIterator[bytes], call: Any) -> Exception | None:
+    async def _upwards(
+        self, requests: AsyncIterator[bytes], call: Any, context: Any
+    ) -> Exception | None:
         """Every message looked at, then forwarded; the first that may not pass ends the call."""
         try:
             async for data in requests:
+                await self._servicer.charge(context)
                 request = codec.parse(protocol.ModelInferRequest, data)
                 if self._servicer.defended(request.model_name):
                     raise NotOfferedError(

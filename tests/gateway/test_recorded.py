@@ -11,6 +11,7 @@ import pytest
 
 from guard.config import load_config
 from guard.config.audit import AuditSettings
+from guard.config.limits import Limits
 from guard.errors import AuditError, ConfigError, PackError
 from guard.gateway import protocol
 from guard.gateway.audit import log as log_module
@@ -117,6 +118,16 @@ async def test_calls_of_operators_and_refusals(tiny_pack: Path, tmp_path: Path) 
     text = b"".join(path.read_bytes() for path in (tmp_path / "log").iterdir())
     assert b"operator" not in text
     assert b"jwt:" not in text
+
+
+async def test_who_asks_too_much_is_recorded(tiny_pack: Path, tmp_path: Path) -> None:
+    """A refusal by a caller's own limit, with which limit it was."""
+    settings = {"audit": kept(tmp_path), "limits": Limits(images_per_day=1)}
+    async with running(gateway_config(tiny_pack, gateway=settings)) as gateway:
+        assert await asked(gateway.address, INFER, _request()) == "OK"
+        assert await asked(gateway.address, INFER, _request()) == "RESOURCE_EXHAUSTED"
+    (record,) = shown(tmp_path, "refused.limit")
+    assert record["details"]["why"] == "budget_spent"
 
 
 async def test_what_is_too_much_is_recorded(tiny_pack: Path, tmp_path: Path) -> None:

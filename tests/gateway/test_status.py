@@ -21,6 +21,8 @@ def subclasses(kind: type[errors.GuardError]) -> set[type[errors.GuardError]]:
         (errors.InputError("x", tensor="images"), "INVALID_ARGUMENT", "INVALID_INPUT"),
         (errors.UnknownModelError("x"), "NOT_FOUND", "UNKNOWN_MODEL"),
         (errors.OverloadedError("x"), "RESOURCE_EXHAUSTED", "OVERLOADED"),
+        (status.RateLimitedError("x"), "RESOURCE_EXHAUSTED", "RATE_LIMITED"),
+        (status.BudgetSpentError("x"), "RESOURCE_EXHAUSTED", "BUDGET_SPENT"),
         (errors.UpstreamError("x"), "INTERNAL", "UPSTREAM"),
         (errors.UpstreamError("x", code="NOT_FOUND"), "NOT_FOUND", "UPSTREAM"),
         (errors.UpstreamError("x", code="nonsense"), "INTERNAL", "UPSTREAM"),
@@ -65,6 +67,8 @@ def test_overload_says_when_to_come_back() -> None:
     details = protocol.RichStatus.FromString(trailer).details
     retry = protocol.RetryInfo.FromString(details[1].value)
     assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (1, 500_000_000)
+    failed = status.failure(errors.OverloadedError("x", retry_after=1.5))
+    assert dict(failed.trailing)[status.PUSHBACK] == "1500"
 
 
 def test_an_unexpected_error_leaks_nothing_but_an_id(caplog: pytest.LogCaptureFixture) -> None:
