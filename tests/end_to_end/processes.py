@@ -45,6 +45,11 @@ class Process:
         return self.line.split(" on ")[1].split()[0]
 
     @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    @property
     def resident_bytes(self) -> int:
         """Its resident memory now."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()

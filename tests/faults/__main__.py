@@ -6,10 +6,13 @@ python -m tests.faults NaN disk   # only faults whose names hold one of these; w
 
 import asyncio
 import sys
+import tempfile
+from pathlib import Path
 
-from tests.faults.frame import Result, run
+from tests.faults.frame import Fault, Result, run
 from tests.faults.matrix import all_faults, table, write
 from tests.faults.prometheus import present
+from tests.faults.stage import House
 
 
 def main(words: list[str]) -> int:
@@ -18,19 +21,34 @@ def main(words: list[str]) -> int:
         sys.stderr.write("no prometheus and promtool: deploy/ci/install services\n")
         return 2
     chosen = [f for f in all_faults() if not words or any(word in f.name for word in words)]
-    results: list[Result] = []
-    for one in chosen:
-        lacking = one.needs()
-        if lacking:
-            sys.stderr.write(f"skipped: {one.name}: {lacking}\n")
-            continue
-        results.append(asyncio.run(run(one)))
-        sys.stderr.write(f"{len(results)}/{len(chosen)} {one.name}: {results[-1].wrong or 'ok'}\n")
+    playable = [one for one in chosen if not _lacking(one)]
+    results = asyncio.run(_play(playable))
     text = table(results)
     sys.stdout.write(f"{text}\n")
     if not words and len(results) == len(chosen):
         write(text)
     return int(any(result.wrong for result in results))
+
+
+async def _play(chosen: list[Fault]) -> list[Result]:
+    results: list[Result] = []
+    names, secure = [one.name for one in chosen], [one.secure for one in chosen]
+    with (
+        tempfile.TemporaryDirectory(prefix="guard-faults-") as folder,
+        House(Path(folder), names, secure=secure) as house,
+    ):
+        await house.prometheus.ready()
+        for number, one in enumerate(chosen, 1):
+            results.append(result := await run(one, house))
+            sys.stderr.write(f"{number}/{len(chosen)} {one.name}: {result.wrong or 'ok'}\n")
+    return results
+
+
+def _lacking(one: Fault) -> str:
+    lacking = one.needs()
+    if lacking:
+        sys.stderr.write(f"skipped: {one.name}: {lacking}\n")
+    return lacking
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ python -m tests.faults.breaks guard.toml
 """
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -70,6 +71,30 @@ def spoiling(part: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> A
     return spoil
 
 
+def embedded(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Breaks the session of an embedded upstream."""
+
+    def spoil(gateway: Running) -> Undo:
+        upstream: Any = gateway.servicer.models["tiny"].upstream
+        whole = upstream._run
+        upstream._batcher._run = lambda array: change(whole({"images": array}))
+        return lambda: setattr(upstream._batcher, "_run", upstream._run_batch)
+
+    return spoil
+
+
+def disk_hangs(_gateway: Running) -> Undo:
+    """Nothing becomes durable until it is mended."""
+    whole = os.fdatasync
+
+    def wait(descriptor: int) -> None:
+        MENDED.wait()
+        whole(descriptor)
+
+    os.fdatasync = wait
+    return lambda: setattr(os, "fdatasync", whole)
+
+
 BREAKS: dict[str, Callable[[Running], Undo]] = {
     "detector-nan": spoiling("_detector", _not_a_number),
     "detector-raises": spoiling("_detector", _raising),
@@ -78,6 +103,9 @@ BREAKS: dict[str, Callable[[Running], Undo]] = {
     "evidence-shape": spoiling("_graph", _too_few_rows),
     "evidence-hangs": spoiling("_graph", _hanging),
     "evidence-slow": spoiling("_graph", _slow),
+    "embedded-raises": embedded(_raising),
+    "embedded-hangs": embedded(_hanging),
+    "disk-hangs": disk_hangs,
 }
 
 

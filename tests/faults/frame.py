@@ -6,18 +6,17 @@ mends it and ends. Between the yields this file looks at what clients, metrics a
 
 import asyncio
 import enum
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from guard.testing import make_pack
-from tests.faults.stage import Stage
+from tests.faults.prometheus import SECONDS
+from tests.faults.stage import House, Stage
 
 HEALTHY_SECONDS, BROKEN_SECONDS, RECOVERY_SECONDS = 20.0, 60.0, 30.0
-ENOUGH = 8  # answers that say how clients see a fault
+ENOUGH, LEAST_SECONDS = 8, 1.0  # answers and time that say how clients see a fault
+SCRAPES = 3  # before anything is broken, so that alerts had their chance
 FAULTS: list["Fault"] = []
 Play = Callable[[Stage], AsyncIterator[None]]
 
@@ -36,8 +35,7 @@ class Fault:
     """One row of the matrix.
 
     sees: what clients may see while it lasts, the first of them at least once. metric: a selector
-    whose sum must change. alert: of `guard.rules.yml`. after: metric and alert are looked at once
-    it is over, because they tell of its end.
+    whose sum must change. alert: one of `guard.rules.yml`.
     """
 
     name: str
@@ -46,7 +44,9 @@ class Fault:
     metric: str
     alert: str
     play: Play
-    after: bool = False
+    after: bool = False  # metric and alert tell of the end of the fault, and are looked at then
+    clears: bool = False  # recovered means that the alert's expression is false again, too
+    secure: bool = False  # TLS, certificates and tokens
     quick: bool = False  # in `make test`
     needs: Callable[[], str] = str  # what this machine lacks, empty: nothing
 
@@ -76,65 +76,69 @@ def fault(
     return enter
 
 
-async def run(one: Fault) -> Result:
-    """Play one fault from beginning to end, on a stage of its own."""
+async def run(one: Fault, house: House) -> Result:
+    """Play one fault from beginning to end."""
     result = Result(one)
-    with tempfile.TemporaryDirectory(prefix="guard-fault-") as name:
-        folder = Path(name)
-        try:
-            async with Stage(folder, make_pack(folder / "tiny")) as stage:
-                await _play(one, stage, result)
-        except TimeoutError:
-            result.wrong.append("did not come in time")
-        except Exception as error:
-            result.wrong.append(f"{type(error).__name__}: {error}")
+    step = ["set up"]
+    try:
+        async with Stage(house.slots[one.name], house.pack, house.prometheus) as stage:
+            await _play(one, stage, result, step)
+    except TimeoutError:
+        result.wrong.append(f"{step[-1]}: not in time")
+    except Exception as error:
+        result.wrong.append(f"{step[-1]}: {type(error).__name__}: {error}")
     return result
 
 
-async def _play(one: Fault, stage: Stage, result: Result) -> None:
+async def _play(one: Fault, stage: Stage, result: Result, step: list[str]) -> None:
     acts = one.play(stage)
     await anext(acts)
+    step.append("healthy")
     await _healthy(stage, result)
+    step.append("breaking")
+    began = time.monotonic()
     await anext(acts)
-    broken = time.monotonic()
-    await _observe(one, stage, result, broken)
+    step.append("broken")
+    await _observe(one, stage, result, began)
+    step.append("mending")
     mending = time.monotonic()
     async for _ in acts:
         raise AssertionError("a fault yields twice")
-    async with asyncio.timeout(RECOVERY_SECONDS):
-        result.recovery = await stage.traffic.recovered(mending)
+    step.append("recovering")
+    await _recover(one, stage, result, mending)
     if one.after:
-        await _metric_and_alert(one, stage, result, broken)
+        step.append("afterwards")
+        await _metric_and_alert(one, stage, result, began)
 
 
 async def _healthy(stage: Stage, result: Result) -> None:
     """Everybody is answered and no alert is on, or the fault cannot be what set it off."""
-    if not hasattr(stage, "traffic"):
-        await stage.watch()
-    began, prometheus = time.monotonic(), stage.prometheus
+    traffic = stage.traffic or await stage.calls()
+    began = time.monotonic()
     async with asyncio.timeout(HEALTHY_SECONDS):
-        await stage.traffic.recovered(began)
-        up = len(stage.gateways)
-        while await prometheus.value("up") != up or await prometheus.alerts():
+        await traffic.recovered(began)
+        while await stage.value("up") != len(stage.gateways) or await stage.alerts():
             await asyncio.sleep(0.1)
-        while await prometheus.value("min(count_over_time(up[1m]))") in (None, 1, 2):
-            await asyncio.sleep(0.1)
-    result.before = await prometheus.value(result.fault.metric)
-    if alerts := await prometheus.alerts():
-        result.wrong.append(f"{alerts} before anything was broken")
+        await asyncio.sleep(SCRAPES * SECONDS)
+    result.before = await stage.value(result.fault.metric)
+    if alerts := await stage.alerts():
+        result.wrong.append(f"{sorted(alerts)} before anything was broken")
 
 
-async def _observe(one: Fault, stage: Stage, result: Result, broken: float) -> None:
+async def _observe(one: Fault, stage: Stage, result: Result, began: float) -> None:
+    assert stage.traffic is not None
+    broken = time.monotonic()
     async with asyncio.timeout(BROKEN_SECONDS):
-        while (seen := stage.traffic.outcomes(broken)).total() < ENOUGH or not seen[one.sees[0]]:
+        while not _enough(stage.traffic.outcomes(broken), one.sees[0]):
             await asyncio.sleep(0.05)
         if not one.after:
-            await _metric_and_alert(one, stage, result, broken)
-    result.outcomes = stage.traffic.outcomes(broken)
-    if odd := set(result.outcomes) - set(one.sees):
+            await _metric_and_alert(one, stage, result, began)
+        await asyncio.sleep(max(0.0, broken + LEAST_SECONDS - time.monotonic()))
+    result.outcomes = seen = stage.traffic.outcomes(broken)
+    if odd := set(seen) - set(one.sees):
         result.wrong.append(f"clients saw {sorted(odd)}")
-    answered = {outcome.split()[0] == "OK" for outcome in result.outcomes}
-    unexamined = any(outcome.startswith("OK ") for outcome in result.outcomes)
+    answered = {outcome.split()[0] == "OK" for outcome in seen}
+    unexamined = any(outcome.startswith("OK ") for outcome in seen)
     as_said = {
         Mode.CLOSED: answered == {False},
         Mode.OPEN: unexamined,
@@ -142,14 +146,28 @@ async def _observe(one: Fault, stage: Stage, result: Result, broken: float) -> N
         Mode.PARTLY: answered == {True, False} and not unexamined,
     }
     if not as_said[one.mode]:
-        result.wrong.append(f"not {one.mode.value}: {dict(result.outcomes)}")
+        result.wrong.append(f"not {one.mode.value}: {dict(seen)}")
 
 
-async def _metric_and_alert(one: Fault, stage: Stage, result: Result, broken: float) -> None:
+def _enough(seen: Counter[str], wanted: str) -> bool:
+    return seen.total() >= ENOUGH and seen[wanted] > 0
+
+
+async def _metric_and_alert(one: Fault, stage: Stage, result: Result, began: float) -> None:
     async with asyncio.timeout(BROKEN_SECONDS):
-        while one.alert not in await stage.prometheus.alerts():
+        while one.alert not in await stage.alerts():
             await asyncio.sleep(0.1)
-        result.alert_after = time.monotonic() - broken
-        while (value := await stage.prometheus.value(one.metric)) in (None, result.before):
+        result.alert_after = time.monotonic() - began
+        while (value := await stage.value(one.metric)) in (None, result.before):
             await asyncio.sleep(0.1)
         result.then = value
+
+
+async def _recover(one: Fault, stage: Stage, result: Result, mending: float) -> None:
+    assert stage.traffic is not None
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        result.recovery = await stage.traffic.recovered(mending)
+        if one.clears:
+            while one.alert in await stage.alerts():
+                await asyncio.sleep(0.1)
+            result.recovery = max(result.recovery, time.monotonic() - mending)

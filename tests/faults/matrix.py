@@ -3,12 +3,13 @@
 import re
 
 from tests.end_to_end.peers.servers import ROOT
-from tests.faults import defence, process, upstream
+from tests.faults import audit, defence, embedded, identity, load, network, process, upstream
 from tests.faults.frame import FAULTS, Fault, Result
 
 DOCUMENT = ROOT / "deploy" / "docs" / "faults.md"
-HEAD = "| fault | mode | clients see | metric | alert, true after | recovery |\n|---|---|---|---|---|---|"
-PARTS = (defence, upstream, process)
+TITLES = ("fault", "mode", "clients see", "metric", "alert, true after", "recovery")
+HEAD = f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}"
+PARTS = (defence, upstream, network, embedded, process, identity, audit, load)
 
 
 def all_faults() -> list[Fault]:

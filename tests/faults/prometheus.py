@@ -1,4 +1,4 @@
-"""A real Prometheus with the shipped rules, which scrapes the gateways of one fault."""
+"""A real Prometheus with the shipped rules, which scrapes the gateways of all faults of a run."""
 
 import asyncio
 import json
@@ -19,10 +19,11 @@ SECONDS = 0.5  # between scrapes, and between evaluations of the rules
 
 
 class Target(NamedTuple):
-    """A metrics port; `scrape` are further lines of its job, for TLS."""
+    """A metrics port; with a certificate and its key where it asks for one."""
 
     port: int
-    scrape: Mapping[str, Any] = {}
+    cert: str = ""
+    key: str = ""
 
 
 def present() -> bool:
@@ -31,7 +32,7 @@ def present() -> bool:
 
 
 class Prometheus:
-    """One Prometheus over these targets, as the job `guard`."""
+    """One Prometheus over these targets by the name of their instance, all of the job `guard`."""
 
     def __init__(self, folder: Path, targets: Mapping[str, Target]) -> None:
         self._folder, self._targets = folder, targets
@@ -60,32 +61,33 @@ class Prometheus:
         self._process.wait()
 
     def _settings(self) -> dict[str, Any]:
-        jobs = [
-            {
-                "job_name": name,
-                **target.scrape,
-                "static_configs": [{"targets": [f"127.0.0.1:{target.port}"]}],
-                "relabel_configs": [
-                    {"target_label": "job", "replacement": "guard"},
-                    {"target_label": "instance", "replacement": name},
-                ],
-            }
-            for name, target in self._targets.items()
-        ]
         every = f"{int(SECONDS * 1000)}ms"
         times = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
+        jobs = [_job(name, target) for name, target in self._targets.items()]
         return {"global": times, "rule_files": [str(RULES)], "scrape_configs": jobs}
 
-    async def value(self, expression: str) -> float | None:
-        """The sum of what an expression gives now, None where that is nothing."""
-        query = urllib.parse.quote(f"sum({expression})")
-        found = await self._get(f"query?query={query}")
+    async def value(self, selector: str, instances: str) -> float | None:
+        """The sum of a selector's series now, None where there is none."""
+        name, _, rest = selector.partition("{")
+        chosen = f'{name}{{instance=~"{instances}"{"," + rest if rest else "}"}'
+        found = await self._get(f"query?query={urllib.parse.quote(f'sum({chosen})')}")
         return float(found["result"][0]["value"][1]) if found and found["result"] else None
 
-    async def alerts(self) -> dict[str, str]:
-        """The alerts whose expression is true now, and their states: pending or firing."""
+    async def alerts(self, instances: tuple[str, ...]) -> set[str]:
+        """The alerts whose expression is true now for one of these instances."""
         found = await self._get("alerts")
-        return {a["labels"]["alertname"]: a["state"] for a in found["alerts"]} if found else {}
+        assert found is not None, "Prometheus is gone"
+        mine = [a["labels"] for a in found["alerts"] if a["labels"]["instance"] in instances]
+        return {labels["alertname"] for labels in mine}
+
+    async def ready(self) -> None:
+        """Returns once it has scraped everything that is there at least once."""
+        async with asyncio.timeout(30):
+            while await self._get("query?query=up") in (
+                None,
+                {"resultType": "vector", "result": []},
+            ):
+                await asyncio.sleep(0.1)
 
     async def _get(self, path: str) -> Any:
         def fetch() -> Any:
@@ -96,3 +98,18 @@ class Prometheus:
             return await asyncio.to_thread(fetch)
         except (urllib.error.URLError, ConnectionError):
             return None  # not there yet
+
+
+def _job(name: str, target: Target) -> dict[str, Any]:
+    job: dict[str, Any] = {
+        "job_name": name,
+        "static_configs": [{"targets": [f"127.0.0.1:{target.port}"]}],
+        "relabel_configs": [
+            {"target_label": "job", "replacement": "guard"},
+            {"target_label": "instance", "replacement": name},
+        ],
+    }
+    if target.cert:
+        files = {"cert_file": target.cert, "key_file": target.key}
+        job |= {"scheme": "https", "tls_config": {"insecure_skip_verify": True, **files}}
+    return job

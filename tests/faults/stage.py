@@ -1,111 +1,124 @@
-"""What one fault plays on: gateways as processes, their clients, a Prometheus that watches."""
+"""What faults play on: gateways as processes, their clients, a Prometheus that watches."""
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
+import random
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from guard.testing import FakeUpstream
-from tests.end_to_end.peers.servers import ROOT, free_ports
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from guard.gateway.identity import ROLES
+from guard.gateway.server import LIVE
+from guard.testing import FakeUpstream, make_pack
+from tests.end_to_end.peers.servers import free_ports
 from tests.end_to_end.processes import write_config
+from tests.faults.gateway import Gateway
 from tests.faults.prometheus import Prometheus, Target
 from tests.faults.traffic import Caller, Traffic
+from tests.gateway.credentials import AUDIENCE, DOMAIN, ISSUER, Pair, World, make_world
 
-START_SECONDS = 30.0
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+REPLICAS = "ab"
 
 
-class Gateway:
-    """`guard serve` in a process of its own, on the same ports every time it starts."""
+@dataclass(frozen=True)
+class Slot:
+    """One fault's place in a run: its folder, its metrics ports, its certificates."""
 
-    def __init__(self, config: Path, ports: tuple[int, int], *, breakable: bool) -> None:
-        self.config, self.port, self.metrics_port = config, *ports
-        module = ("tests.faults.breaks",) if breakable else ("guard", "serve")
-        self._command = (sys.executable, "-m", *module, str(config))
-        self._environment: dict[str, str] = {}
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT."""
-        return f"127.0.0.1:{self.port}"
+    name: str
+    folder: Path
+    ports: Mapping[str, int]
+    world: World | None
 
     @property
-    def pid(self) -> int:
-        """Its process."""
-        return self._process.pid
-
-    async def start(self, **environment: str) -> None:
-        """Start, and wait until it says that it serves."""
-        line = await self._launch(environment)
-        assert " on " in line, f"it did not start: {line or self.complaint()}"
-
-    async def refuses(self) -> str:
-        """A start that must fail: the one line that it leaves behind."""
-        line = await self._launch({})
-        assert not line, f"it started: {line}"
-        assert await self._process.wait() == 1
-        return self.complaint()
-
-    async def _launch(self, environment: Mapping[str, str]) -> str:
-        pipe = asyncio.subprocess.PIPE
-        with self.config.with_suffix(".log").open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=pipe,
-                stdout=pipe,
-                stderr=log,
-                cwd=self.config.parent,
-                env={**os.environ, **ENVIRONMENT, **environment},
-            )
-        return await self._line()
-
-    async def _line(self) -> str:
-        assert self._process.stdout is not None
-        async with asyncio.timeout(START_SECONDS):
-            return (await self._process.stdout.readline()).decode().strip()
-
-    def complaint(self) -> str:
-        """The last line of its standard error."""
-        lines = self.config.with_suffix(".log").read_text().strip().splitlines()
-        return lines[-1] if lines else ""
-
-    async def say(self, word: str) -> None:
-        """One of the words of `breaks.py`."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{word}\n".encode())
-        assert await self._line() == word
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
-
-    async def gone(self) -> int:
-        """Waits for its end; the exit status."""
-        async with asyncio.timeout(START_SECONDS):
-            return await self._process.wait()
-
-    async def kill(self) -> None:
-        """kill -9, whether it still runs or not."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+    def instances(self) -> tuple[str, ...]:
+        """What Prometheus calls its gateways."""
+        return tuple(self.name + replica for replica in self.ports)
 
 
+class House:
+    """The places of a run's faults, and the Prometheus over all of them."""
+
+    def __init__(self, folder: Path, names: Sequence[str], *, secure: Sequence[bool]) -> None:
+        self.pack = make_pack(folder / "tiny")
+        ports = quiet_ports(len(names) * len(REPLICAS))
+        targets: dict[str, Target] = {}
+        self.slots: dict[str, Slot] = {}
+        for index, (name, wants) in enumerate(zip(names, secure, strict=True)):
+            place = folder / f"f{index}"
+            place.mkdir()
+            world = make_world(place) if wants else None
+            mine = {replica: ports.pop() for replica in REPLICAS}
+            slot = self.slots[name] = Slot(place.name, place, mine, world)
+            scraper = write_pair(world, "scraper", f"{DOMAIN}/operator") if world else ("", "")
+            for replica, port in mine.items():
+                targets[slot.name + replica] = Target(port, *scraper)
+        self.prometheus = Prometheus(folder, targets)
+
+    def __enter__(self) -> Self:
+        self.prometheus.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.prometheus.__exit__(kind, error, trace)
+
+
+def quiet_ports(count: int) -> list[int]:
+    """Ports that nobody uses, and that no outgoing connection is given."""
+    found: list[int] = []
+    port = random.randrange(15_000, 25_000)
+    while len(found) < count:
+        port += 1
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
+
+
+def write_pair(world: World, name: str, uri: str, **options: Any) -> tuple[str, str]:
+    """A certificate for a client and its key, as files."""
+    pair = world.authority.issue(uris=(uri,), **options)
+    paths = [world.folder / f"{name}.{end}" for end in ("pem", "key")]
+    for path, data in zip(paths, (pair.cert, pair.key), strict=True):
+        path.write_bytes(data)
+    return str(paths[0]), str(paths[1])
+
+
+@dataclass
 class Stage(contextlib.AsyncExitStack):
     """Starts what a fault needs and ends it afterwards."""
 
-    def __init__(self, folder: Path, pack: Path) -> None:
+    slot: Slot
+    pack: Path
+    prometheus: Prometheus
+    gateways: dict[str, Gateway] = field(default_factory=dict)
+    traffic: Traffic | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.folder, self.pack = folder, pack
-        self.gateways: dict[str, Gateway] = {}
-        self.scrape: Mapping[str, Any] = {}
-        self.traffic: Traffic
-        self.prometheus: Prometheus
+
+    @property
+    def folder(self) -> Path:
+        """For its files."""
+        return self.slot.folder
+
+    @property
+    def world(self) -> World:
+        """Its certificates and tokens, where the fault is a secure one."""
+        assert self.slot.world is not None
+        return self.slot.world
 
     async def upstream(self, **options: Any) -> FakeUpstream:
         """A model server that can be spoiled."""
@@ -117,6 +130,7 @@ class Stage(contextlib.AsyncExitStack):
         *,
         breakable: bool = False,
         model: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
         more: str = "",
         **settings: Any,
     ) -> Gateway:
@@ -124,30 +138,49 @@ class Stage(contextlib.AsyncExitStack):
 
         breakable: it takes words. more: further TOML. Other settings are of `[gateway]`.
         """
-        ports = free_ports(2)
-        addresses = {f: f"127.0.0.1:{p}" for f, p in zip(("listen", "metrics"), ports, strict=True)}
         chosen = {"name": "tiny", **(model or {})}
         if "upstream" not in chosen:
             chosen["answer"] = "ensemble"
-        path = self.folder / f"{name}.toml"
-        write_config(path, self.pack, chosen, **addresses, **settings)
+        if self.slot.world is not None:
+            more += _grants()
+            settings |= _identity(self.slot.world)
+        listen, path = f"127.0.0.1:{free_ports(1)[0]}", self.folder / f"{name}.toml"
+        metrics = f"127.0.0.1:{self.slot.ports[name]}"
+        write_config(path, self.pack, chosen, listen=listen, metrics=metrics, **settings)
         with path.open("a") as file:
-            file.write(more)
-        gateway = Gateway(path, (ports[0], ports[1]), breakable=breakable)
+            file.write(f"\n{more}")
+        gateway = Gateway(path, listen, breakable=breakable, environment=environment or {})
         self.gateways[name] = gateway
         await gateway.start()
-        self.push_async_callback(self._end, gateway)
+        self.push_async_callback(gateway.kill)
         return gateway
 
-    async def _end(self, gateway: Gateway) -> None:
-        await gateway.kill()
+    def caller(self, role: str = "client", *, token: str = "", **options: Any) -> Caller:
+        """How somebody with this role's certificate calls the gateway, or with a token too."""
+        pair = self.world.authority.issue(uris=(f"{DOMAIN}/{role}",))
+        shown = grpc.ssl_channel_credentials(self.world.authority.cert, pair.key, pair.cert)
+        headers = (("authorization", f"Bearer {token}"),) if token else ()
+        return Caller(
+            self.gateways["a"].address,
+            credentials=shown,
+            options=(("grpc.ssl_target_name_override", "localhost"),),
+            metadata=headers,
+            **options,
+        )
 
-    async def watch(self, caller: Caller | None = None) -> None:
-        """Traffic, and a Prometheus over all gateways."""
-        first = next(iter(self.gateways.values()))
-        self.traffic = await self.enter_async_context(Traffic(caller or Caller(first.address)))
-        targets = {n: Target(g.metrics_port, self.scrape) for n, g in self.gateways.items()}
-        self.prometheus = self.enter_context(Prometheus(self.folder, targets))
+    async def calls(self, caller: Caller | None = None) -> Traffic:
+        """Traffic for the rest of the fault."""
+        chosen = caller or Caller(self.gateways["a"].address)
+        self.traffic = await self.enter_async_context(Traffic(chosen))
+        return self.traffic
+
+    async def dead(self, gateway: Gateway, seconds: float = 20) -> None:
+        """Waits until its health service says that only a restart helps."""
+        async with asyncio.timeout(seconds), grpc.aio.insecure_channel(gateway.address) as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            request = health_pb2.HealthCheckRequest(service=LIVE)
+            while (await check(request)).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+                await asyncio.sleep(0.05)
 
     async def until(self, condition: Callable[[], bool], seconds: float = 20) -> float:
         """Waits for a condition; how long that took."""
@@ -156,3 +189,34 @@ class Stage(contextlib.AsyncExitStack):
             while not condition():
                 await asyncio.sleep(0.02)
         return time.monotonic() - began
+
+    async def value(self, selector: str) -> float | None:
+        """A metric of this fault's gateways, as Prometheus has it."""
+        return await self.prometheus.value(selector, "|".join(self.slot.instances))
+
+    async def alerts(self) -> set[str]:
+        """The alerts that are on for gateways that were started here."""
+        return await self.prometheus.alerts(tuple(self.slot.name + r for r in self.gateways))
+
+
+def serve_with(world: World, pair: Pair) -> None:
+    """Change the gateway's own certificate, as an issuer would: key first, renamed into place."""
+    for name, data in {"key": pair.key, "cert": pair.cert}.items():
+        new = world.folder / f"{name}.new"
+        new.write_bytes(data)
+        new.rename(world.folder / f"{name}.pem")
+
+
+def _identity(world: World) -> dict[str, Any]:
+    tls = world.tls(clients=True)
+    tokens = {"keys": str(world.folder / "keys.json"), "issuer": ISSUER, "audience": AUDIENCE}
+    files = {"cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca}
+    return {"tls": files, "identity": {"tokens": tokens}}
+
+
+def _grants() -> str:
+    lines = []
+    for role in ROLES:
+        for match in (f"{DOMAIN}/{role}", f"jwt:{role}"):
+            lines += ["[[gateway.identity.grants]]", f'match = "{match}"', f'roles = ["{role}"]']
+    return "\n".join(lines) + "\n"

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -47,7 +47,7 @@ class Caller:
     address: str
     credentials: grpc.ChannelCredentials | None = None
     options: Sequence[tuple[str, Any]] = ()
-    metadata: Callable[[], Sequence[tuple[str, str]]] = tuple
+    metadata: Sequence[tuple[str, str]] = ()
     fresh: bool = False  # a connection for every request
     timeout: float = 2.0
     path: str = PATH
@@ -118,7 +118,7 @@ class Traffic:
         channel = caller.channel() if caller.fresh else self._channel
         try:
             answer = await channel.unary_unary(caller.path)(
-                caller.request, timeout=caller.timeout, metadata=tuple(caller.metadata())
+                caller.request, timeout=caller.timeout, metadata=tuple(caller.metadata)
             )
             outcome = _seen(answer) if caller.path == PATH else "OK"
         except grpc.aio.AioRpcError as error:
