@@ -45,12 +45,12 @@ class Session:
         wanted = list(providers) if providers else default_providers()
         try:
             self._session = ort.InferenceSession(source, options, providers=wanted)
+            self.inputs: dict[str, tuple[str, tuple[object, ...]]] = {
+                node.name: (node.type, tuple(node.shape)) for node in self._session.get_inputs()
+            }
+            self.outputs: tuple[str, ...] = tuple(n.name for n in self._session.get_outputs())
         except Exception as error:  # the runtime's errors share no base class
             raise PackError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
-        self.inputs: dict[str, tuple[str, tuple[object, ...]]] = {
-            node.name: (node.type, tuple(node.shape)) for node in self._session.get_inputs()
-        }
-        self.outputs: tuple[str, ...] = tuple(n.name for n in self._session.get_outputs())
 
     @property
     def provider(self) -> str:

@@ -19,6 +19,11 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 REQUIRED = ("evidence.onnx", "detector.onnx", "calibration.npz", "golden.npz", "MODEL_CARD.md")
 MAX_FILE = 64 * 2**20  # bytes
+# What JSON of another form than expected raises.
+UNUSABLE = (
+    *(ValueError, KeyError, TypeError, IndexError),
+    *(AttributeError, OverflowError, RecursionError),
+)
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def _parse(folder: Path, raw: bytes) -> dict[str, Any]:
         if manifest["schema"] != SCHEMA:
             raise PackError(f"{folder}: manifest schema {manifest['schema']!r}, not {SCHEMA}")
         _check(manifest)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except UNUSABLE as error:
         text = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise PackError(f"{folder}: {MANIFEST} is malformed: {text}") from error
     return dict(manifest)
@@ -190,7 +195,7 @@ def _entries(manifest: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]
             _plain_name(name)
             if not isinstance(entry["sha256"], str):
                 raise TypeError(f"{name} has no hash")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise PackError(f"{MANIFEST} is malformed: {error}") from error
     return entries
 

@@ -223,7 +223,7 @@ def load_config(path: str | Path) -> Config:
     except msgspec.ValidationError as error:
         key, message = _where(str(error))
         raise ConfigError(f"{path}: {key}: {message}", key=key) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     return _checked(_resolved(config, path.parent), str(path))
 

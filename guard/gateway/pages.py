@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0  # that a handshake, or a silence within a request, may last
 AT_ONCE = 32  # connections; more are closed
+SERVER = "guard"
 PEER = "guard.peer_certificate"
 PAGES: "Mapping[str, Callable[[], WSGIApplication]]" = {
     permissions.METRICS_PAGE: metrics.exposition
@@ -78,7 +79,7 @@ class _Door:
 
     def __call__(self, environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        name = ""
+        name, start = "", _unnamed(start)
         try:
             if self._authenticator is not None:
                 identity = _identified(self._authenticator, environ)
@@ -110,6 +111,15 @@ def _identified(authenticator: Authenticator, environ: "WSGIEnvironment") -> Ide
     return authenticator.by_certificate(uris, [v for k, v in subject if k == "commonName"])
 
 
+def _unnamed(start: "StartResponse") -> "StartResponse":
+    """The same, without the interpreter's version in `Server`."""
+
+    def begin(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        return start(status, [*headers, ("Server", SERVER)], *rest)
+
+    return begin
+
+
 def _empty(
     start: "StartResponse", status: HTTPStatus, *headers: tuple[str, str]
 ) -> Iterable[bytes]:
@@ -119,6 +129,7 @@ def _empty(
 
 class _Handler(WSGIRequestHandler):
     timeout = SECONDS
+    server_version, sys_version = SERVER, ""
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()

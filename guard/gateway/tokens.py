@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -169,7 +170,7 @@ def _pem(data: bytes, settings: Tokens) -> Iterator[Key]:
         raise _unusable(settings, "holds a secret key: public keys only")
     try:
         public = serialization.load_pem_public_key(data)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise _unusable(settings, "is neither JWKS nor a public key in PEM") from error
     yield from _key(public, settings, None, None)
 

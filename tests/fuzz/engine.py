@@ -53,6 +53,7 @@ def where(error: BaseException) -> Refused:
         trace = trace.tb_next
     if error.__cause__ is not None:
         lines.append(type(error.__cause__).__name__)
+    lines.append(getattr(error, "cause", None))  # what was wrong with a caller
     return Refused(lines)
 
 
@@ -81,7 +82,7 @@ def judged(target: Target, data: bytes) -> tuple[Hashable, float]:
     before, start = _peak(), time.perf_counter()
     seen = attempt(target, data)
     seconds = time.perf_counter() - start
-    if seconds > SLOW:
+    if seconds > SLOW / 4:
         seconds = min(seconds, *(_timed(target, data) for _ in range(TRIES - 1)))
         if seconds > SLOW:
             raise Finding("hang", f"{seconds:.1f} seconds")
@@ -102,7 +103,7 @@ def fuzz(
 ) -> Tally:
     """Run a target so many times. about_to: hears every input before it is tried."""
     rng, tally = random.Random(seed), Tally()
-    first = target.corpus()
+    first = target.corpus
     pool = list(first)
     start, told = time.monotonic(), time.monotonic()
     for index in range(executions):

@@ -8,6 +8,7 @@ import random
 import re
 import tempfile
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -75,9 +76,10 @@ class Target:
         """Good inputs, made by code."""
         raise NotImplementedError
 
-    def corpus(self) -> list[bytes]:
+    @cached_property
+    def corpus(self) -> Sequence[bytes]:
         """The seeds, and what is kept in the repository."""
-        return [*self.seeds(), *(path.read_bytes() for path in kept(self.name))]
+        return (*self.seeds(), *(path.read_bytes() for path in kept(self.name)))
 
     def mutate(self, data: bytes, rng: random.Random) -> bytes | None:  # noqa: ARG002
         """A change that keeps the input's structure; None: change its bytes instead."""
@@ -91,7 +93,7 @@ class Target:
         """Nothing of the inside in what a stranger is told, unless they said it themselves."""
         if len(text) > LONGEST_REPLY or "\n" in text:
             raise Finding("leak", f"a reply of {len(text)} characters, or of several lines")
-        said = data.decode("utf-8", "replace").lower()
+        said = " ".join(data.decode(form, "replace").lower() for form in ("utf-8", "latin-1"))
         for found in INSIDE.finditer(text):
             if found[0].lower() not in said:
                 raise Finding("leak", f"{found[0]!r} in {text!r}")

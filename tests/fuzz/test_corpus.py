@@ -25,7 +25,7 @@ def quiet() -> Iterator[None]:
 def test_nothing_is_found_again(name: str) -> None:
     """No kept input, and none of a few hundred new ones, is a finding; some are accepted."""
     with make(name) as target:
-        tally = fuzz(target, len(target.corpus()) + FRESH, seed=1)
+        tally = fuzz(target, len(target.corpus) + FRESH, seed=1)
     assert not [text for _, text in tally.inputs.values()]
     assert tally.accepted
 
@@ -80,12 +80,12 @@ def test_a_slow_input_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_a_finding() -> None:
-    """An input of a few bytes that costs 128 MiB is seen."""
+    """An input of a few bytes that costs 40 MiB is seen."""
 
     class Hungry(Leaky):
         def run(self, data: bytes) -> str:
             """Take memory and use it."""
-            return str((bytearray(b"x" * (128 << 20)) + data)[-1:])
+            return str((bytearray(b"x" * (40 << 20)) + data)[-1:])
 
     with Hungry() as target:
         tally = fuzz(target, 1)

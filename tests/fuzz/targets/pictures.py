@@ -38,9 +38,9 @@ class Pictures(Target):
     def seeds(self) -> list[bytes]:
         """Small pictures of every format and mode, and a bomb."""
         good = [
-            ("PNG", "RGB"), ("PNG", "L"), ("PNG", "P"), ("PNG", "1"), ("PNG", "RGBA"), ("PNG", "LA"),
-            ("PNG", "I;16"), ("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("WEBP", "RGB"),
-            ("WEBP", "RGBA"), ("BMP", "RGB"), ("PPM", "RGB"), ("PPM", "L"),
+            ("PNG", "RGB"), ("PNG", "L"), ("PNG", "P"), ("PNG", "1"), ("PNG", "RGBA"),
+            ("PNG", "LA"), ("PNG", "I;16"), ("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"),
+            ("WEBP", "RGB"), ("WEBP", "RGBA"), ("BMP", "RGB"), ("PPM", "RGB"), ("PPM", "L"),
         ]  # fmt: skip
         found = [_file(form, mode) for form, mode in good]
         found += [_file("JPEG", "RGB", progressive=True), _file("WEBP", "RGB", lossless=True)]

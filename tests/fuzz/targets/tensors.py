@@ -1,4 +1,4 @@
-"""What tensors say about themselves: a client's through the codec, an upstream's through the mask."""
+"""Tensors and what they claim: a client's through the codec, an upstream's through the mask."""
 
 import random
 from collections.abc import Hashable, Sequence
