@@ -29,7 +29,7 @@ from guard.verdict import Policy, Verdict, Verdicts, decide
 Floats = NDArray[np.float32]
 Array = NDArray[np.generic]
 
-SECRET_VARIABLE = "GUARD_SECRET"  # noqa: S105 (the variable's name)
+SECRET_VARIABLE = "GUARD_SECRET"  # nosec B105  # noqa: S105 (the name)
 
 
 @dataclass(frozen=True)

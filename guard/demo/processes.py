@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-import subprocess
+import subprocess  # nosec B404
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ def running(arguments: Sequence[str], *, port: int, log: Path) -> Iterator[Clien
     What it prints goes to `log`; GuardError with its last line when it does not start.
     """
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own program and arguments
+        process = subprocess.Popen(  # nosec B603  # noqa: S603 - our own program and arguments
             [sys.executable, "-m", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,

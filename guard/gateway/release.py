@@ -9,7 +9,7 @@ error of ours; what the command writes to its error output is thrown away for th
 import contextlib
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404
 
 from guard.config.release import KeyRelease, Released
 from guard.errors import ConfigError
@@ -27,7 +27,7 @@ def released(release: KeyRelease, name: Released) -> bytes:
     """
     program = release.command[0]
     try:
-        process = subprocess.Popen(  # noqa: S603  # nosec B603 - the operator's own program
+        process = subprocess.Popen(  # nosec B603  # noqa: S603 - the operator's own program
             [*release.command, name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
