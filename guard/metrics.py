@@ -146,6 +146,7 @@ AUDIT_CHECKPOINT = Gauge(
 CALLERS = Gauge("guard_limited_callers", "Callers whose use of their limits is remembered.")
 READY = Gauge("guard_ready", "Whether a request for a model would be answered now.", ["model"])
 CLOCK = Gauge("guard_clock_seconds", "The wall clock here, to be compared with the scraper's.")
+OPEN_CALLS = Gauge("guard_open_calls", "Calls that are open, their requests sent or not.")
 IN_FLIGHT = Gauge("guard_in_flight", "Inference requests being worked on.")
 QUEUE = Gauge("guard_queue_images", "Images waiting for the defence.", ["model"])
 PACK = Gauge(

@@ -55,10 +55,25 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             " forgotten",
         ),
     ] = 65_536
+    max_connections: Annotated[
+        int, Meta(ge=1, description="connections at once; one more is closed as soon as it is made")
+    ] = 1024
+    max_open_calls: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="calls at once, from their heads on, shared out among the connections",
+        ),
+    ] = 2048
+    body_timeout: Annotated[
+        float, Meta(gt=0, description="seconds that a request's bytes may take to arrive")
+    ] = 20.0
 
 
 def limits_problems(limits: Limits) -> Iterator[tuple[str, str]]:
     """Key and complaint for rules that cannot fit anybody, or limit nothing."""
+    if limits.max_open_calls < limits.max_connections:
+        yield "gateway.limits.max_open_calls", "is one for each of max_connections at least"
     if limits.burst and not limits.images_per_second:
         yield "gateway.limits.burst", "needs images_per_second"
     for index, rule in enumerate(limits.rules):

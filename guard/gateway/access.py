@@ -13,8 +13,9 @@ import grpc
 import grpc.aio
 
 from guard import metrics
-from guard.errors import GuardError, InputError
+from guard.errors import GuardError
 from guard.gateway import permissions
+from guard.gateway.door import decoded, refusing
 from guard.gateway.identity import CURRENT, Authenticator, Identity
 from guard.gateway.servicer import fail
 from guard.gateway.status import ForbiddenError, UnauthenticatedError
@@ -62,9 +63,9 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
                 return await continuation(handler_call_details)
         except UnauthenticatedError as error:
             count_refusal(error)
-            return _refusing(error)
+            return refusing(error)
         except ForbiddenError as error:
-            return _refusing(error)
+            return refusing(error)
         handler = await continuation(handler_call_details)
         return self._behind(handler or _unimplemented(), path)
 
@@ -78,7 +79,7 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
 
         def begin(request: Any, context: Any) -> Any:
             self._certify(context, path)
-            return behaviour(_decoded(request, once) if once else request, context)
+            return behaviour(decoded(request, once) if once else request, context)
 
         async def single(request: Any, context: Any) -> Any:
             try:
@@ -123,22 +124,6 @@ def _names(shown: Mapping[str, Sequence[bytes]]) -> tuple[list[str], list[str]]:
         return uris, [value.decode() for value in shown.get("x509_common_name", ())]
     except UnicodeDecodeError:
         raise UnauthenticatedError("certificate") from None
-
-
-def _decoded(data: bytes, decode: Callable[[bytes], Any]) -> Any:
-    try:
-        return decode(data)
-    except Exception as error:
-        raise InputError("the request cannot be parsed") from error
-
-
-def _refusing(error: Exception) -> grpc.RpcMethodHandler:
-    """A handler for a call of any kind that fails without reading what is sent."""
-
-    async def refuse(_requests: Any, context: Any) -> None:
-        fail(context, error)
-
-    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _unimplemented() -> grpc.RpcMethodHandler:

@@ -26,6 +26,7 @@ from guard.errors import ConfigError
 from guard.gateway import protocol, release
 from guard.gateway.access import Access
 from guard.gateway.audit.recorder import OFF, Audit, open_audit
+from guard.gateway.door import Door
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
@@ -196,11 +197,11 @@ def build_server(
     gateway = servicer.gateway
     server = grpc.aio.server(
         interceptors=[
+            Door(gateway.limits),
             *([Recorded(audit)] if audit.enabled else ()),
             *([Access(authenticator)] if authenticator else ()),
         ],
         options=server_options(gateway),
-        maximum_concurrent_rpcs=gateway.max_in_flight + SPARE_CALLS,
     )
     operators = GuardServicer(servicer)
     handlers = (servicer.handler(), WiderHandler(servicer), operators.handler())
@@ -219,6 +220,8 @@ def server_options(gateway: Gateway) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", max(100, gateway.max_in_flight + SPARE_CALLS)),
         ("grpc.max_metadata_size", 16 << 10),
+        ("grpc.max_allowed_incoming_connections", gateway.limits.max_connections),
+        ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.so_reuseport", 0),  # a second gateway on the port is an error, not a lottery
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -30,6 +30,7 @@ class Caller:
     """An asynchronous client of HOST:PORT; `trailing` is the last call's trailing metadata."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self.channel = grpc.aio.insecure_channel(
             address, [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         )
