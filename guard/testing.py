@@ -96,7 +96,7 @@ def gateway_config(
     return Config(
         models=[Model(**{**settings, **model})],
         gateway=Gateway(
-            **{"listen": "127.0.0.1:0", "metrics": "", "drain": 1.0, **(gateway or {})}
+            **{"listen": "127.0.0.1:0", "metrics": "", "drain": 0.5, **(gateway or {})}
         ),
     )
 

@@ -9,6 +9,7 @@ import ctypes
 import gc
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ from guard.pipeline import Pipeline
 SPARE_CALLS = 32  # beside inference: health, readiness, metadata
 WATCH_SECONDS = 1.0
 LIVE = "live"  # the health service's name for "a restart would not help"
+QUIET_SECONDS = 0.5  # without a request, after which a stopping gateway believes that none comes
 TRIM_BYTES = 1 << 20  # received, after which an idle gateway gives memory back
 SECRET_BYTES = 32
 log = logging.getLogger(__name__)
@@ -177,6 +179,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
         stack.callback(audit.record, "gateway.stop")
         await server.start()
         stack.push_async_callback(server.stop, gateway.drain)
+        stack.push_async_callback(_lame_duck, servicer, gateway.drain)
         stack.push_async_callback(checks.enter_graceful_shutdown)
         watch = asyncio.create_task(_watch(servicer, checks))
         stack.callback(watch.cancel)
@@ -280,6 +283,17 @@ async def _watch(servicer: InferenceServicer, checks: health.HealthServicer) -> 
         if servicer.in_flight == 0 and servicer.received > trimmed + TRIM_BYTES:
             trimmed = servicer.received
             await asyncio.to_thread(_trim_memory)
+
+
+async def _lame_duck(servicer: InferenceServicer, drain: float) -> None:
+    """Keep answering until clients that watch our health have gone, for half of `drain` at most.
+
+    gRPC cancels what arrives while it stops, so it stops when nothing does any more.
+    """
+    until, seen = time.monotonic() + drain / 2, 0
+    while (servicer.received != seen or servicer.in_flight) and time.monotonic() < until:
+        seen = servicer.received
+        await asyncio.sleep(min(QUIET_SECONDS, drain / 10))
 
 
 def _trim_memory() -> None:

@@ -60,6 +60,14 @@ class Process:
         """Whether it is still there."""
         return self._process.poll() is None
 
+    def stop(self, seconds: float = 30) -> int:
+        """SIGTERM, and the exit status; `subprocess.TimeoutExpired` if it does not end."""
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(seconds)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return status
+
     def kill(self) -> None:
         """kill -9."""
         self._process.send_signal(signal.SIGKILL)
