@@ -1,14 +1,19 @@
 """Packs load whole and unaltered, or not at all."""
 
+import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from guard import pack as pack_module
 from guard.errors import PackError
-from guard.pack import MANIFEST, Pack, shipped_digests, write_manifest
+from guard.pack import MANIFEST, Pack, pin, shipped_digests, write_manifest
 from guard.testing import make_pack
+
+MODELS = Path(__file__).parents[1] / "models"
 
 
 @pytest.fixture
@@ -30,6 +35,20 @@ def test_a_whole_pack_loads(folder: Path) -> None:
     assert pack.files["evidence.onnx"] == (folder / "evidence.onnx").read_bytes()
     assert pack.score_names(upstream=True)[-1] == "detector"
     assert not pack.shipped
+    manifest = pack.manifest
+    assert pack.classes == tuple(manifest["classes"])
+    assert pack.input_shape == tuple(manifest["input"]["shape"])
+    assert pack.columns == tuple(manifest["evidence"]["columns"])
+    assert pack.noise_copies == manifest["evidence"]["noise_copies"]
+    assert [(one.name, one.role) for one in pack.members] == [
+        (one["name"], one["role"]) for one in manifest["members"]
+    ]
+    assert pack.members[0].about == manifest["members"][0]
+    assert pack.score_names(upstream=False) == tuple(manifest["scores"]["alone"])
+    assert pack.score_names(upstream=True) == tuple(manifest["scores"]["upstream"])
+    raw = (folder / MANIFEST).read_bytes()
+    assert pack.digest == "sha256:" + hashlib.sha256(raw).hexdigest()
+    assert pack.folder == folder
 
 
 @pytest.mark.parametrize(
@@ -132,3 +151,86 @@ def test_shipped_packs_are_the_pinned_ones(name: str) -> None:
     """Every pinned pack is in the repository and is what its digest says."""
     pack = Pack.load(Path(__file__).parents[1] / "models" / name)
     assert pack.shipped
+
+
+@pytest.mark.parametrize("name", sorted(shipped_digests()))
+def test_a_manifest_is_written_as_it_always_was(tmp_path: Path, name: str) -> None:
+    """The same content gives the same bytes and so the same digest, whatever order it came in."""
+    copy = tmp_path / name
+    shutil.copytree(MODELS / name, copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    shuffled = dict(reversed(list(manifest.items())))
+    assert write_manifest(copy, {**shuffled, "files": {}, "schema": 0}) == shipped_digests()[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [("a" * 64, True), ("a" * 65, False), ("A-z_0.9", True), (".hidden", False), ("a/b", False),
+     ("a b", False), ("", False), (7, False), (None, False), ("ä", False)],
+)  # fmt: skip
+def test_names_are_plain(folder: Path, name: object, good: bool) -> None:
+    """Letters, digits, and _ - . inside; at most 64 of them."""
+    rewrite(folder, name=name)
+    if good:
+        assert Pack.load(folder).name == name
+    else:
+        with pytest.raises(PackError, match=r"manifest\.json is malformed: .* is not a plain name"):
+            Pack.load(folder)
+
+
+def test_sizes_and_counts_have_bounds(folder: Path) -> None:
+    """What is at the bound loads, one more is refused with the reason."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for path, good, bad, complaint in (
+        (("input", "shape"), [3, 4096, 1], [3, 4097, 1], "is not"),
+        (("input", "shape"), [3, 1, 1], [3, 0, 1], "is not"),
+        (("input", "shape"), [3, 8, 8], [3, 8], "is not"),
+        (("evidence", "noise_copies"), 0, -1, "noise_copies is negative"),
+    ):
+        section = manifest[path[0]]
+        rewrite(folder, **{path[0]: {**section, path[1]: good}})
+        Pack.load(folder)
+        rewrite(folder, **{path[0]: {**section, path[1]: bad}})
+        with pytest.raises(PackError, match=complaint):
+            Pack.load(folder)
+        rewrite(folder, **{path[0]: section})
+
+
+def test_large_files_are_refused_unread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of just the bound is read, one byte more is not."""
+    size = max(path.stat().st_size for path in folder.iterdir())
+    monkeypatch.setattr(pack_module, "MAX_FILE", size)
+    Pack.load(folder)
+    monkeypatch.setattr(pack_module, "MAX_FILE", size - 1)
+    with pytest.raises(PackError, match=f"is larger than {size - 1} bytes"):
+        Pack.load(folder)
+
+
+def test_a_required_file_that_is_not_listed_is_named(folder: Path) -> None:
+    """A manifest without the detector is no pack, even where everything listed is whole."""
+    (folder / "detector.onnx").unlink()
+    rewrite(folder)
+    with pytest.raises(PackError, match=r"the manifest does not list detector\.onnx"):
+        Pack.load(folder)
+
+
+def test_a_pin_is_asked_for_and_can_be_left_out(folder: Path) -> None:
+    """Under a shipped name only the pinned digest loads, except while a pack is being built."""
+    rewrite(folder, name="signs")
+    with pytest.raises(PackError, match="calls itself 'signs', a shipped pack"):
+        Pack.load(folder)
+    assert not Pack.load(folder, check_pin=False).shipped
+    assert Pack.load(MODELS / "signs").shipped
+
+
+def test_pinning_records_the_digest(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pin` adds one pack to the list, sorted, and leaves the others."""
+    (tmp_path / "shipped.json").write_text('{"zz": "sha256:1"}')
+    monkeypatch.setattr(pack_module.resources, "files", lambda _name: tmp_path)
+    digest = pin(folder)
+    assert digest == Pack.load(folder).digest
+    expected = json.dumps({"tiny": digest, "zz": "sha256:1"}, indent=1) + "\n"
+    assert (tmp_path / "shipped.json").read_text() == expected
+    assert Pack.load(folder).shipped
