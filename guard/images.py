@@ -23,7 +23,13 @@ MAX_PIXELS = 4096 * 4096
 TOLERANCE = 0.5 / 255  # how far outside [0, 1] rounding may put a pixel: half a grey level
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's, that mean one thing in 8 bits
 MAX_SEGMENTS = 4096  # of a JPEG before its first frame
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a JPEG's frame header
 MAX_SCANS = 64  # of a progressive JPEG; each goes over every pixel
+# What decoding may take in memory: so many bytes, or so many times the file's. And what it takes at
+# its peak, in bytes a pixel: `tests/abuse/test_memory.py` measures it.
+FREE_BYTES, FACTOR = 30_000_000, 95
+COST = {"PNG": 9, "JPEG": 11, "WEBP": 17}
+COST_OF_ONE_PASS = 5  # of a JPEG whose one scan has everything
 
 
 @dataclass(frozen=True)
@@ -200,12 +206,17 @@ def decode_image(
     if width * height > max_pixels:
         message = f"{name}: {width}x{height} pixels are too many, at most {max_pixels}"
         raise InputError(message)
+    if width * height > affordable_pixels(kind, data):
+        message = f"{name}: {width}x{height} pixels are too many for {len(data)} bytes of {kind}"
+        raise InputError(message)
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
         raise InputError(f"{name}: a JPEG of more than {MAX_SCANS} scans")
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             _check_picture(picture, (width, height), name)
-            image = picture.convert("L" if channels == 1 else "RGB")
+            mode = "L" if channels == 1 else "RGB"
+            picture.load()
+            image = picture if picture.mode == mode else picture.convert(mode)
     except InputError:
         raise
     except Exception as error:
@@ -216,6 +227,12 @@ def decode_image(
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, np.uint8).reshape(image.size[1], image.size[0], -1)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255)
+
+
+def affordable_pixels(kind: str, data: bytes) -> int:
+    """How many pixels a file may unpack to: more would be a bomb, whatever `max_pixels` says."""
+    one_pass = kind == "JPEG" and _in_one_pass(data)
+    return max(FREE_BYTES, FACTOR * len(data)) // (COST_OF_ONE_PASS if one_pass else COST[kind])
 
 
 def _check_picture(picture: Image.Image, size: tuple[int, int], name: str) -> None:
@@ -272,19 +289,34 @@ def image_size(data: bytes, *, name: str = "image") -> tuple[str, int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the segments up to the first frame header (SOF)."""
-    position = 2
+    """From the first frame header."""
+    frame, _ = _jpeg_segment(data, 2, FRAMES)
+    height, width = struct.unpack_from(">HH", data, frame + 5)
+    return width, height
+
+
+def _in_one_pass(data: bytes) -> bool:
+    """Whether a first scan has all of a sequential frame, so that no coefficients are kept."""
+    try:
+        frame, marker = _jpeg_segment(data, 2, FRAMES)
+        scan, _ = _jpeg_segment(data, frame, frozenset({0xDA}))
+        return marker in (0xC0, 0xC1) and data[scan + 4] == data[frame + 9]
+    except (struct.error, IndexError):
+        return False
+
+
+def _jpeg_segment(data: bytes, position: int, wanted: frozenset[int]) -> tuple[int, int]:
+    """Where the first segment with one of these markers begins, and its marker."""
     for _ in range(MAX_SEGMENTS):
         marker = data[position + 1]
         if data[position] != 0xFF:
             raise IndexError
+        if marker in wanted:
+            return position, marker
         if marker == 0xFF:  # fill byte
             position += 1
         elif marker in (0x01, *range(0xD0, 0xD8)):  # no length
             position += 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return width, height
         else:
             (length,) = struct.unpack_from(">H", data, position + 2)
             position += 2 + max(length, 2)

@@ -55,6 +55,14 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             " forgotten",
         ),
     ] = 65_536
+    max_wait: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="seconds that an answer may be expected to take while others are worked on;"
+            " longer, or past the caller's deadline: refused at once",
+        ),
+    ] = 10.0
     max_connections: Annotated[
         int, Meta(ge=1, description="connections at once; one more is closed as soon as it is made")
     ] = 1024
@@ -68,6 +76,13 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     body_timeout: Annotated[
         float, Meta(gt=0, description="seconds that a request's bytes may take to arrive")
     ] = 20.0
+    compression: Annotated[
+        bool,
+        Meta(
+            description="take compressed requests; one of kilobytes may then cost several times"
+            " `gateway.max_message_bytes`"
+        ),
+    ] = False
 
 
 def limits_problems(limits: Limits) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ from guard.errors import ConfigError
 from guard.gateway import protocol, release
 from guard.gateway.access import Access
 from guard.gateway.audit.recorder import OFF, Audit, open_audit
-from guard.gateway.door import Door
+from guard.gateway.door import Door, Room
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
@@ -207,7 +207,7 @@ def build_server(
         options=server_options(gateway),
     )
     operators = GuardServicer(servicer)
-    handlers = (servicer.handler(), WiderHandler(servicer), operators.handler())
+    handlers = (Room(servicer), WiderHandler(servicer), operators.handler())
     server.add_generic_rpc_handlers(handlers)
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -218,7 +218,11 @@ def build_server(
 
 def server_options(gateway: Gateway) -> list[tuple[str, int]]:
     """Limits that gRPC does not have by default; numbers and attacks are in the threat model."""
+    plain = (
+        () if gateway.limits.compression else (("grpc.compression_enabled_algorithms_bitset", 1),)
+    )
     return [
+        *plain,
         ("grpc.max_receive_message_length", gateway.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", max(100, gateway.max_in_flight + SPARE_CALLS)),
