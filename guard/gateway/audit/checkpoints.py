@@ -62,7 +62,7 @@ def read(line: bytes) -> Checkpoint | None:
         if not all(type(n) is int for n in numbers) or not all(type(t) is str for t in texts):
             return None
         head, signature = bytes.fromhex(texts[1]), bytes.fromhex(rest[:-2].decode("ascii"))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     number, seq, key = numbers
     return Checkpoint(number, texts[0], seq, head, texts[2], key, signed, signature)

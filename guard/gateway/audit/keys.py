@@ -107,7 +107,7 @@ def parse_keys(raw: bytes, what: str, key: str) -> KeyRing:
     """The keys in the bytes of a file; `ConfigError` about `what` where they are malformed."""
     try:
         return _parse(raw)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ConfigError(f"{what} is malformed", key=key) from None  # its cause quotes the keys
 
 

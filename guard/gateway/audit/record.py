@@ -41,7 +41,7 @@ HEAD = re.compile(
 )
 MARK = b',"link":"'
 TAIL = len(MARK) + 64 + 2  # bytes from `,"link":"` to `"}`
-MAX_DETAILS, MAX_TEXT, MAX_LINE = 16, 200, 8192
+MAX_DETAILS, MAX_TEXT = 16, 200
 
 Value = str | int | bool | list[str]
 
@@ -129,7 +129,10 @@ def take_apart(line: bytes) -> Line | None:
 
 def content(line: bytes) -> dict[str, Any]:
     """A line as the dict it is; ValueError where it is no JSON object."""
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("too deep") from None
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value

@@ -48,6 +48,11 @@ def test_a_line_may_be_so_long_and_no_longer(keys: KeyRing) -> None:
     assert read(line(keys, log="a" * (MAX_LINE - short + 1))) is None
 
 
+def test_a_deep_line_is_no_checkpoint() -> None:
+    """As deep as the bound on its length lets it be."""
+    assert read(b"[" * 990 + b',"signature":"ab"}') is None
+
+
 def test_the_newest_of_a_log_is_found(tmp_path: Path, keys: KeyRing) -> None:
     """Other logs' checkpoints and lines that are none are passed over; none is None."""
     file = CheckpointFile(tmp_path)

@@ -150,6 +150,15 @@ def test_numbers_must_run_from_one() -> None:
         assert caught.value.key == "some.key"
 
 
+@pytest.mark.parametrize(
+    "raw", [b"[" * 5000, b'{"format":"guard-audit-keys-1","keys":[{"id":Infinity}]}', b"7", b"\xff"]
+)
+def test_nonsense_is_malformed(raw: bytes) -> None:
+    """Whatever the bytes are: one kind of error."""
+    with pytest.raises(ConfigError, match="malformed"):
+        parse_keys(raw, "these keys", "key")
+
+
 def test_writing_keys_is_all_or_nothing_and_durable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
