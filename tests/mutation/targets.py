@@ -5,6 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 GATEWAY = "guard/gateway"
 CREDENTIALS = (
+    "tests/gateway/test_edges.py",
     "tests/gateway/test_identity_tokens.py",
     "tests/gateway/test_identity.py",
     "tests/gateway/test_identity_matrix.py",
@@ -17,11 +18,24 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     f"{GATEWAY}/tokens.py": CREDENTIALS,
     f"{GATEWAY}/access.py": (*CREDENTIALS, "tests/gateway/test_server.py"),
     f"{GATEWAY}/permissions.py": (*CREDENTIALS, "tests/cli/test_access.py"),
-    f"{GATEWAY}/tls.py": ("tests/gateway/test_tls.py", "tests/gateway/test_pages.py"),
+    f"{GATEWAY}/tls.py": (
+        "tests/gateway/test_edges.py",
+        "tests/gateway/test_tls.py",
+        "tests/gateway/test_pages.py",
+    ),
     f"{GATEWAY}/watched.py": ("tests/gateway/test_watched.py", "tests/gateway/test_tls.py"),
-    f"{GATEWAY}/pages.py": ("tests/gateway/test_pages.py", "tests/gateway/test_recorded.py"),
+    f"{GATEWAY}/pages.py": (
+        "tests/gateway/test_edges.py",
+        "tests/gateway/test_pages.py",
+        "tests/gateway/test_recorded.py",
+    ),
     f"{GATEWAY}/recorded.py": ("tests/gateway/test_recorded.py", "tests/gateway/audit"),
     f"{GATEWAY}/audit/*.py": AUDIT,
+    f"{GATEWAY}/limits.py": ("tests/gateway/test_limits.py", "tests/gateway/test_recorded.py"),
+    f"{GATEWAY}/shared_counts.py": ("tests/gateway/test_shared_counts.py",),
+    f"{GATEWAY}/admission.py": ("tests/gateway/test_admission.py",),
+    f"{GATEWAY}/door.py": ("tests/gateway/test_door.py",),
+    f"{GATEWAY}/shares.py": ("tests/gateway/test_shares.py",),
     f"{GATEWAY}/release.py": ("tests/gateway/test_release.py",),
     "guard/pack.py": ("tests/test_pack.py",),
     "guard/onnx.py": ("tests/test_onnx.py", "tests/test_pipeline.py"),
