@@ -7,6 +7,7 @@ python -m tests.faults NaN disk   # only faults whose names hold one of these; w
 import asyncio
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.frame import Fault, Result, run
@@ -22,7 +23,7 @@ def main(words: list[str]) -> int:
         return 2
     chosen = [f for f in all_faults() if not words or any(word in f.name for word in words)]
     playable = [one for one in chosen if not _lacking(one)]
-    results = asyncio.run(_play(playable))
+    results = asyncio.run(play(playable))
     text = table(results)
     sys.stdout.write(f"{text}\n")
     if not words and len(results) == len(chosen):
@@ -30,18 +31,22 @@ def main(words: list[str]) -> int:
     return int(any(result.wrong for result in results))
 
 
-async def _play(chosen: list[Fault]) -> list[Result]:
-    results: list[Result] = []
+async def play(chosen: Sequence[Fault], at_once: int = 1) -> list[Result]:
+    """Play these faults, each with processes and ports of its own; what they did, in order."""
     names, secure = [one.name for one in chosen], [one.secure for one in chosen]
+    free = asyncio.Semaphore(at_once)
     with (
         tempfile.TemporaryDirectory(prefix="guard-faults-") as folder,
         House(Path(folder), names, secure=secure) as house,
     ):
-        await house.prometheus.ready()
-        for number, one in enumerate(chosen, 1):
-            results.append(result := await run(one, house))
-            sys.stderr.write(f"{number}/{len(chosen)} {one.name}: {result.wrong or 'ok'}\n")
-    return results
+
+        async def alone(one: Fault) -> Result:
+            async with free:
+                result = await run(one, house)
+            sys.stderr.write(f"{one.name}: {result.wrong or 'ok'}\n")
+            return result
+
+        return await asyncio.gather(*map(alone, chosen))
 
 
 def _lacking(one: Fault) -> str:

@@ -19,6 +19,7 @@ from guard.gateway.server import Running, running
 Arrays = Mapping[str, Any]
 Undo = Callable[[], None]
 MENDED = threading.Event()
+SLOW_SECONDS = 2.0
 
 
 class Spoiled:
@@ -55,7 +56,7 @@ def _hanging(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _slow(outputs: dict[str, Any]) -> dict[str, Any]:
-    time.sleep(0.4)
+    time.sleep(SLOW_SECONDS)
     return outputs
 
 

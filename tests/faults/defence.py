@@ -10,7 +10,7 @@ DEFENSE = 'guard_errors_total{reason="defense"}'
 LATE = 'guard_errors_total{reason="defense_late"}'
 NOT_FINITE = 'guard_errors_total{reason="non_finite"}'
 PASSED = "guard_faults_allowed_total"
-QUICK_LATE = {"evidence_timeout": 0.2}
+QUICK_LATE = {"evidence_timeout": 1.0}
 
 
 def by_word(word: str, *, upstream: bool = False, **settings: object) -> Play:

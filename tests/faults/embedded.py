@@ -14,7 +14,7 @@ def embedded(word: str) -> Play:
     async def play(stage: Stage) -> AsyncIterator[None]:
         path = stage.folder / "production.onnx"
         path.write_bytes(classifier_onnx())
-        model = {"upstream": f"onnx:{path}", "upstream_timeout": 0.3}
+        model = {"upstream": f"onnx:{path}", "upstream_timeout": 1.0}
         gateway = await stage.gateway(breakable=True, model=model)
         yield
         await gateway.say(word)

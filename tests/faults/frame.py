@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from tests.faults.prometheus import SECONDS
 from tests.faults.stage import House, Stage
 
-HEALTHY_SECONDS, BROKEN_SECONDS, RECOVERY_SECONDS = 20.0, 60.0, 30.0
+HEALTHY_SECONDS, BROKEN_SECONDS, RECOVERY_SECONDS = 40.0, 60.0, 30.0
 ENOUGH, LEAST_SECONDS = 8, 1.0  # answers and time that say how clients see a fault
 SCRAPES = 3  # before anything is broken, so that alerts had their chance
 FAULTS: list["Fault"] = []
@@ -82,12 +82,20 @@ async def run(one: Fault, house: House) -> Result:
     step = ["set up"]
     try:
         async with Stage(house.slots[one.name], house.pack, house.prometheus) as stage:
-            await _play(one, stage, result, step)
-    except TimeoutError:
-        result.wrong.append(f"{step[-1]}: not in time")
-    except Exception as error:
+            try:
+                await _play(one, stage, result, step)
+            except TimeoutError:
+                raise AssertionError(await _state(stage)) from None
+    except Exception as error:  # whatever it is, it is the result
         result.wrong.append(f"{step[-1]}: {type(error).__name__}: {error}")
     return result
+
+
+async def _state(stage: Stage) -> str:
+    """How things are when something did not come in time."""
+    recent = stage.traffic.samples[-10:] if stage.traffic else []
+    seen = sorted({sample.outcome for sample in recent})
+    return f"not in time; clients see {seen}, on are {sorted(await stage.alerts())}"
 
 
 async def _play(one: Fault, stage: Stage, result: Result, step: list[str]) -> None:
@@ -117,12 +125,12 @@ async def _healthy(stage: Stage, result: Result) -> None:
     began = time.monotonic()
     async with asyncio.timeout(HEALTHY_SECONDS):
         await traffic.recovered(began)
-        while await stage.value("up") != len(stage.gateways) or await stage.alerts():
+        quiet = time.monotonic()
+        while time.monotonic() - quiet < SCRAPES * SECONDS:
+            if await stage.value("up") != len(stage.gateways) or await stage.alerts():
+                quiet = time.monotonic()
             await asyncio.sleep(0.1)
-        await asyncio.sleep(SCRAPES * SECONDS)
     result.before = await stage.value(result.fault.metric)
-    if alerts := await stage.alerts():
-        result.wrong.append(f"{sorted(alerts)} before anything was broken")
 
 
 async def _observe(one: Fault, stage: Stage, result: Result, began: float) -> None:

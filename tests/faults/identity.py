@@ -44,7 +44,6 @@ async def expired(stage: Stage) -> AsyncIterator[None]:
     metric=RELOAD("certificates"),
     alert="GuardReloadFails",
     secure=True,
-    quick=True,
 )
 async def no_pair(stage: Stage) -> AsyncIterator[None]:
     """The last good pair stays."""
@@ -109,7 +108,7 @@ def jumping(offset: str) -> Play:
         environment = {
             "LD_PRELOAD": str(FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(moment),
-            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
         await stage.gateway(environment=environment)

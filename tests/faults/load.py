@@ -14,7 +14,6 @@ OVERLOADED = "RESOURCE_EXHAUSTED OVERLOADED"
     sees=(OVERLOADED, "OK"),
     metric='guard_errors_total{reason="overloaded"}',
     alert="GuardOverloaded",
-    quick=True,
 )
 async def overload(stage: Stage) -> AsyncIterator[None]:
     """Some are refused at once, with a time to come back; the others are answered."""

@@ -9,6 +9,7 @@ from tests.faults.frame import FAULTS, Fault, Result
 DOCUMENT = ROOT / "deploy" / "docs" / "faults.md"
 TITLES = ("fault", "mode", "clients see", "metric", "alert, true after", "recovery")
 HEAD = f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}"
+SINCE_1970 = 1e9  # seconds: more is a moment
 PARTS = (defence, upstream, network, embedded, process, identity, audit, load)
 
 
@@ -28,15 +29,17 @@ def _row(result: Result) -> str:
     if result.wrong:
         return f"| {one.name} | FAILED: {'; '.join(result.wrong)} | | | | |"
     seen = ", ".join(f"{what} ({count})" for what, count in result.outcomes.most_common())
-    moved = f"`{one.metric}` {_number(result.before)} → {_number(result.then)}"
+    moved = f"`{one.metric}` {_moved(result.before, result.then)}"
     alert = f"{one.alert} {result.alert_after:.1f} s"
     return (
         f"| {one.name} | {one.mode.value} | {seen} | {moved} | {alert} | {result.recovery:.1f} s |"
     )
 
 
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.6g}"
+def _moved(before: float | None, then: float | None) -> str:
+    if before is not None and then is not None and min(before, then) > SINCE_1970:
+        return f"{then - before:+.0f} s"
+    return " → ".join("none" if value is None else f"{value:g}" for value in (before, then))
 
 
 def write(text: str) -> None:

@@ -1,5 +1,6 @@
 """The gateway's process dies, hangs, runs out of something, or does not start again."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -70,7 +71,7 @@ fault(
 async def stopped(stage: Stage) -> AsyncIterator[None]:
     """Clients have their deadlines; what was sent meanwhile is answered or given up."""
     gateway = await stage.gateway()
-    await stage.calls(Caller(gateway.address, timeout=0.5))
+    await stage.calls(Caller(gateway.address, timeout=1.5))
     yield
     gateway.signal(signal.SIGSTOP)
     yield
@@ -84,7 +85,6 @@ async def stopped(stage: Stage) -> AsyncIterator[None]:
     metric="up",
     alert="GuardDown",
     clears=True,
-    quick=True,
 )
 async def replica(stage: Stage) -> AsyncIterator[None]:
     """The stock client's own round robin and retries are enough."""
@@ -102,17 +102,24 @@ async def replica(stage: Stage) -> AsyncIterator[None]:
     "file descriptors run out",
     Mode.CLOSED,
     sees=("UNAVAILABLE", "DEADLINE_EXCEEDED"),
-    metric="process_max_fds",
-    alert="GuardDescriptorsShort",
+    metric="up",
+    alert="GuardDown",
+    clears=True,
 )
 async def descriptors(stage: Stage) -> AsyncIterator[None]:
-    """Who is connected is served, nobody else gets in; nothing is lost when there are more."""
+    """Nobody new gets in until there are some again; an alert comes before they are gone."""
     gateway = await stage.gateway()
-    await stage.calls(Caller(gateway.address, fresh=True, timeout=0.5))
+    await stage.calls(Caller(gateway.address, fresh=True, timeout=1.0))
     yield
     whole = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
     used = len(list(Path(f"/proc/{gateway.pid}/fd").iterdir()))
-    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (used + 1, whole[1]))
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (used + 6, whole[1]))
+    async with asyncio.timeout(20):
+        while "GuardDescriptorsShort" not in await stage.alerts():
+            await asyncio.sleep(0.1)
+    for _ in range(12):
+        stage.enter_context(socket.create_connection(gateway.address.split(":")))  # type: ignore[arg-type]
+    await asyncio.sleep(1)
     yield
     resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, whole)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import struct
 from types import TracebackType
@@ -65,7 +64,7 @@ class Proxy:
                 while self._way == "swallow":
                     await asyncio.sleep(0.05)
                 if answer and self._way == "garble":
-                    data = os.urandom(len(data))
+                    data = bytes(byte ^ 0xFF for byte in data)
                 if answer and self._way == "slow":
                     await asyncio.sleep(self._delay)
                 writer.write(data)

@@ -49,7 +49,7 @@ class Caller:
     options: Sequence[tuple[str, Any]] = ()
     metadata: Sequence[tuple[str, str]] = ()
     fresh: bool = False  # a connection for every request
-    timeout: float = 2.0
+    timeout: float = 5.0
     path: str = PATH
     request: bytes = field(
         default_factory=lambda: infer_request(clean_images([0])).SerializeToString()

@@ -102,7 +102,7 @@ fault(
 fault(
     "the upstream is slower than upstream_timeout", Mode.CLOSED,
     sees=("DEADLINE_EXCEEDED UPSTREAM",), metric=FAILS("DEADLINE_EXCEEDED"), alert=ALERT,
-)(spoiled(lambda upstream: setattr(upstream, "delay", 5.0), upstream_timeout=0.2))  # fmt: skip
+)(spoiled(lambda upstream: setattr(upstream, "delay", 5.0), upstream_timeout=1.0))  # fmt: skip
 fault(
     "the upstream fails inside", Mode.CLOSED, sees=("INTERNAL UPSTREAM",),
     metric=FAILS("INTERNAL"), alert=ALERT,
@@ -164,7 +164,7 @@ async def stopped(stage: Stage) -> AsyncIterator[None]:
     """A process that is there and says nothing costs upstream_timeout."""
     port = free_port()
     process = stage.enter_context(started(UPSTREAM, str(port), "0"))
-    model = {"upstream": f"grpc://127.0.0.1:{port}", "upstream_timeout": 0.3, **READS}
+    model = {"upstream": f"grpc://127.0.0.1:{port}", "upstream_timeout": 1.0, **READS}
     await stage.gateway(model=model)
     yield
     os.kill(process.pid, signal.SIGSTOP)
