@@ -2,9 +2,11 @@
 
 What the client sent is what the upstream gets: the very bytes where nothing had to change, the
 caller's metadata, and never more time than the caller has left. Its statuses come back as
-`UpstreamError`s that keep its code; its texts only where they explain the caller's own mistake.
+`UpstreamError`s that keep its code; its texts only where they explain the caller's own mistake and
+name no file, address or stack.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,13 @@ _OWN_HEADERS = frozenset((
     "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
 ))
 # fmt: on
+# A path, a file of code or of a model, an address or an object in memory, a stack.
+_INSIDE = re.compile(
+    r"/[\w.+-]+/[\w.+-]|[a-z]:\\|\w\.(?:pyx?|pt|onnx|plan|npz|so|toml|pem|jsonl?|cc|cpp|hpp?)\b"
+    r"|0x[0-9a-f]{5}|\bobject at\b|<\w+\.\w|traceback|\bline \d+, in\b|site-packages"
+    r"|\b(?:pyarrow|numpy|msgspec|onnxruntime|PIL|asyncio|builtins|torch|tensorflow)\.\w",
+    re.IGNORECASE | re.ASCII,
+)
 _CALLERS_FAULT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "UNIMPLEMENTED"})
 _PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "ABORTED"})
 
@@ -84,8 +93,11 @@ def forwardable(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
 class GrpcUpstream:
     """A server that speaks the inference protocol, behind one HTTP/2 connection."""
 
-    def __init__(self, address: str, *, model: str, tls: Tls, max_message_bytes: int) -> None:
+    def __init__(
+        self, address: str, *, model: str, tls: Tls, max_message_bytes: int, known_as: str = ""
+    ) -> None:
         self.model = model
+        self._known_as = known_as or model  # the name that clients use for it
         self._channel = _channel(address, tls, max_message_bytes)
         self._calls: dict[str, Any] = {}
 
@@ -117,7 +129,7 @@ class GrpcUpstream:
         try:
             answer = await call
         except grpc.aio.AioRpcError as error:
-            raise _upstream_error(error) from error
+            raise self._error(error) from error
         leading = forwardable(await call.initial_metadata())
         return answer, leading, forwardable(await call.trailing_metadata())
 
@@ -145,6 +157,25 @@ class GrpcUpstream:
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
         await self._channel.close()
+
+    def _renamed(self, text: str) -> str:
+        """The same, with the name of the model that clients know."""
+        if self.model == self._known_as:
+            return text
+        own = re.compile(re.escape(self.model), re.IGNORECASE)
+        return own.sub(lambda _: self._known_as, text)
+
+    def _error(self, error: grpc.aio.AioRpcError) -> GuardError:
+        code, text = error.code().name, _presentable(error.details() or "")
+        if code == "UNAVAILABLE":
+            message = "the upstream cannot be reached"
+        elif code == "DEADLINE_EXCEEDED":
+            message = "the upstream did not answer in time"
+        elif code in _CALLERS_FAULT and text:
+            message = f"upstream: {self._renamed(text)}"
+        else:
+            message = f"the upstream failed with {code}"
+        return UpstreamError(message, code=code, retryable=code in _PASSING)
 
 
 def _channel(address: str, tls: Tls, max_message_bytes: int) -> grpc.aio.Channel:
@@ -175,14 +206,6 @@ def _pem(path: str) -> bytes | None:
         raise ConfigError(f"tls: {path}: {error.strerror}", key="tls") from error
 
 
-def _upstream_error(error: grpc.aio.AioRpcError) -> GuardError:
-    code = error.code().name
-    if code == "UNAVAILABLE":
-        message = "the upstream cannot be reached"
-    elif code == "DEADLINE_EXCEEDED":
-        message = "the upstream did not answer in time"
-    elif code in _CALLERS_FAULT and error.details():
-        message = f"upstream: {error.details()}"
-    else:
-        message = f"the upstream failed with {code}"
-    return UpstreamError(message, code=code, retryable=code in _PASSING)
+def _presentable(text: str) -> str:
+    """An upstream's complaint, where it is one line and tells nothing of the upstream's inside."""
+    return "" if "\n" in text or _INSIDE.search(text) else text

@@ -6,6 +6,7 @@ installed (Python 3.11 has wheels) `--engine atheris` lets its coverage choose t
 """
 
 import argparse
+import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ def main() -> int:
     parser.add_argument("--table", type=Path, help="write the table there too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.engine == "atheris" and importlib.util.find_spec("atheris") is None:
+        parser.error("atheris is not installed: leave --engine out, or pip install atheris")
     logging.disable(logging.CRITICAL)  # what guard logs about bad inputs is not of interest here
     if options.child:
         from tests.fuzz import child

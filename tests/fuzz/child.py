@@ -19,15 +19,19 @@ MIRROR_VARIABLE = "GUARD_FUZZ_MIRROR"
 
 def work(name: str, executions: int, seed: int, out: Path, engine: str) -> None:
     """Run one target; what was found goes to `out`/`name`."""
-    with make(name) as target:
-        if engine == "atheris":
-            from tests.fuzz import covered
 
-            covered.fuzz(target, executions, seed, about_to=_mirror(), progress=_tell)
-            return
+    def finish(tally: Tally) -> None:
+        save(tally, out / name)
+        _tell(tally, done=True)
+
+    if engine == "atheris":
+        from tests.fuzz import covered
+
+        covered.fuzz(name, executions, seed, about_to=_mirror(), progress=_tell, finish=finish)
+        return
+    with make(name) as target:
         tally = fuzz(target, executions, seed=seed, about_to=_mirror(), progress=_tell)
-    save(tally, out / name)
-    _tell(tally, done=True)
+    finish(tally)
 
 
 def save(tally: Tally, folder: Path) -> None:

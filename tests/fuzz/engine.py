@@ -117,7 +117,7 @@ def fuzz(
                 tally.seen.add(seen)
                 pool.append(data)
         except Finding as found:
-            _note(tally, target, found, data)
+            note(tally, target, found, data)
         tally.executions += 1
         if not index % 64 and time.monotonic() - told > 1:
             told, tally.seconds = time.monotonic(), time.monotonic() - start
@@ -140,7 +140,8 @@ def _next(target: Target, pool: Sequence[bytes], rng: random.Random) -> bytes:
     return mutate(data, rng, target.words, pool)
 
 
-def _note(tally: Tally, target: Target, found: Finding, data: bytes) -> None:
+def note(tally: Tally, target: Target, found: Finding, data: bytes) -> None:
+    """Count a finding, and keep the first input of its kind, made smaller."""
     tally.findings[found.kind] += 1
     key = f"{found.kind}: {_key(str(found))}"
     if key not in tally.inputs and len(tally.inputs) < 50:

@@ -22,7 +22,7 @@ INSIDE = re.compile(
     r"|traceback|site-packages|\bline \d+, in\b|file \""
     r"|(?<!\d)0x[0-9a-f]{5,}|\bobject at\b|<_?[a-z]+[.\w]*\.\w+"  # an address, an object's name
     r"|\b(?:pyarrow|numpy|msgspec|onnxruntime|PIL|asyncio|builtins)\.\w+",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 
@@ -97,7 +97,7 @@ class Target:
         for found in INSIDE.finditer(text):
             if found[0].lower() not in said:
                 raise Finding("leak", f"{found[0]!r} in {text!r}")
-        for secret in (*self.secrets, "canary"):
+        for secret in (*self.secrets, "canary-7f3a"):
             if secret.lower() in text.lower() and secret.lower() not in said:
                 raise Finding("leak", f"{secret!r} in {text!r}")
 

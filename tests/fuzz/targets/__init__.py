@@ -21,6 +21,9 @@ TARGETS: Mapping[str, Place] = {
     "calls": Place("wire", "Calls", 8, "the other calls of both services"),
     "tensors": Place("tensors", "Tensors", 20, "tensors of a request: check, read, pixels"),
     "replies": Place("tensors", "Replies", 12, "what an upstream answers: read, mask, substitute"),
+    "complaints": Place(
+        "tensors", "Complaints", 5, "an upstream's error texts, as clients get them"
+    ),
     "pictures": Place("pictures", "Pictures", 12, "PNG, JPEG, WebP, BMP and PPM files"),
     "jwt": Place("tokens", "Headers", 8, "`authorization` headers"),
     "keys": Place("tokens", "KeyFiles", 4, "files of public keys: JWKS, PEM"),

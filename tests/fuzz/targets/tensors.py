@@ -1,15 +1,20 @@
 """Tensors and what they claim: a client's through the codec, an upstream's through the mask."""
 
+import asyncio
 import random
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import grpc
+import grpc.aio
 import numpy as np
 
-from guard.config import Output
-from guard.errors import InputError, UpstreamError
+from guard.config import Output, Tls
+from guard.errors import GuardError, InputError, UpstreamError
 from guard.gateway import answers, codec, protocol
 from guard.gateway.mapping import AnswerReader
+from guard.gateway.status import failure
+from guard.gateway.upstream import GrpcUpstream
 from guard.images import PixelSpec, to_pixels
 from guard.pack import Pack
 from guard.testing import make_pack
@@ -143,6 +148,54 @@ class Replies(Target):
         answers.finish_response(reply, plan, outputs={}, parameters={"guard_decision": "ALLOW"})
         demand(len(reply.outputs) <= len(before), "more outputs than the upstream sent")
         return spec.kind, tuple(one.datatype for one in reply.outputs), choice & 4
+
+
+class Complaints(Target):
+    """What an upstream says went wrong, as its client gets to hear it; the first byte: the code."""
+
+    name = "complaints"
+    words = (
+        b"/models/secret/1/model.onnx", b"Traceback (most recent call last):", b"\n", b"C:\\x",
+        b"0x7f3a1234", b"model 'inner-canary'", b"inner-canary", b"<numpy.ndarray object at ",
+        b"line 3, in f", b".py",
+    )  # fmt: skip
+    strict = True
+    errors = (GuardError,)
+    secrets = ("inner-canary",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._upstream = GrpcUpstream(
+            "grpc://127.0.0.1:1", model="inner-canary", known_as="m", tls=Tls(),
+            max_message_bytes=1 << 20,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """It was never connected."""
+        self._loop.run_until_complete(self._upstream.close())
+        self._loop.close()
+
+    def seeds(self) -> list[bytes]:
+        """Complaints of real servers, and some that tell too much."""
+        texts = [
+            "[request id: 7] unexpected shape for input 'images' for model 'inner-canary'.",
+            "Expected [-1,3,8,8], got [1,3]",
+            *(word.decode() for word in self.words),
+        ]
+        codes = sorted(code.value[0] for code in grpc.StatusCode)
+        return [bytes([code]) + text.encode() for text in texts for code in (3, *codes[1:6])]
+
+    def run(self, data: bytes) -> Hashable:
+        """The error, and then its reply."""
+        codes = list(grpc.StatusCode)
+        code = codes[data[0] % len(codes)] if data else codes[2]
+        details = data[1:].decode("utf-8", "replace")
+        error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+        failed = failure(self._upstream._error(error))
+        self.check_reply(failed.message, b"")  # the client itself said nothing
+        return failed.code, failed.message.startswith("upstream: ")
 
 
 def _check_mask(before: Any, after: Any, stopped: Any) -> None:
