@@ -110,3 +110,11 @@ def test_images_passed_unexamined_have_a_counter_of_their_own() -> None:
     """What on_error = allow lets through can be alerted on."""
     metrics.ModelMetrics("faulty", ()).unexamined(3)
     assert value("guard_faults_allowed_total", model="faulty") == 3
+
+
+def test_failures_are_counted_from_zero() -> None:
+    """A counter that begins at one never rises: alerts would miss the first failure."""
+    metrics.expect_upstream("new")
+    assert value("guard_upstream_errors_total", model="new", code="UNAVAILABLE") == 0
+    assert REGISTRY.get_sample_value("guard_errors_total", {"reason": "defense_late"}) is not None
+    assert REGISTRY.get_sample_value("guard_audit_failures_total", {"reason": "late"}) is not None

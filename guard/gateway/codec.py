@@ -21,16 +21,21 @@ from guard.verdict import Decision, Verdicts
 Parameter: TypeAlias = bool | int | float | str
 GUARD_OUTPUTS = ("guard_decision", "guard_p_value", "guard_scores")
 GUARD_PREFIX = "guard_"  # reserved: outputs and response parameters
+SPARE_BYTES = 1 << 20  # that a process with memory left can always get
 MAX_TENSORS = 256  # inputs, or requested outputs, of one request
 MAX_NAME = 256  # characters of a tensor's name; error messages repeat it
 SHARED_MEMORY = "shared_memory_"  # parameters that point at memory instead of sending pixels
 
 
 def parse(message_class: Message, data: bytes) -> Message:
-    """The message in `data`; InputError where the bytes are no such message."""
+    """The message in `data`; InputError where the bytes are no such message.
+
+    MemoryError where there is no room for it: protobuf says the same about both.
+    """
     try:
         return message_class.FromString(data)
     except DecodeError:
+        bytearray(SPARE_BYTES + 4 * len(data))
         name = message_class.DESCRIPTOR.name
         raise InputError(f"{len(data)} bytes are not a {name}") from None
 

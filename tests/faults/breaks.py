@@ -4,11 +4,14 @@ python -m tests.faults.breaks guard.toml
 """
 
 import asyncio
+import contextlib
 import os
+import resource
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +99,24 @@ def disk_hangs(_gateway: Running) -> Undo:
     return lambda: setattr(os, "fdatasync", whole)
 
 
+def memory_runs_out(_gateway: Running) -> Undo:
+    """The process may have no more memory than now, and all of that is used."""
+    whole = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), whole[1]))
+    hog: list[bytearray] = []
+    for size in (1 << 20, 1 << 14, 1 << 10):
+        with contextlib.suppress(MemoryError):
+            while True:
+                hog.append(bytearray(size))
+
+    def free() -> None:
+        hog.clear()
+        resource.setrlimit(resource.RLIMIT_AS, whole)
+
+    return free
+
+
 BREAKS: dict[str, Callable[[Running], Undo]] = {
     "detector-nan": spoiling("_detector", _not_a_number),
     "detector-raises": spoiling("_detector", _raising),
@@ -107,6 +128,7 @@ BREAKS: dict[str, Callable[[Running], Undo]] = {
     "embedded-raises": embedded(_raising),
     "embedded-hangs": embedded(_hanging),
     "disk-hangs": disk_hangs,
+    "memory-runs-out": memory_runs_out,
 }
 
 

@@ -3,14 +3,14 @@
 import re
 
 from tests.end_to_end.peers.servers import ROOT
-from tests.faults import audit, defence, embedded, identity, load, network, process, upstream
+from tests.faults import audit, defence, embedded, identity, load, network, process, redis, upstream
 from tests.faults.frame import FAULTS, Fault, Result
 
 DOCUMENT = ROOT / "deploy" / "docs" / "faults.md"
 TITLES = ("fault", "mode", "clients see", "metric", "alert, true after", "recovery")
 HEAD = f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}"
 SINCE_1970 = 1e9  # seconds: more is a moment
-PARTS = (defence, upstream, network, embedded, process, identity, audit, load)
+PARTS = (defence, upstream, network, embedded, process, identity, audit, redis, load)
 
 
 def all_faults() -> list[Fault]:

@@ -125,6 +125,27 @@ async def descriptors(stage: Stage) -> AsyncIterator[None]:
 
 
 @fault(
+    "memory runs out (RLIMIT_AS, all of it used)",
+    Mode.CLOSED,
+    sees=("UNAVAILABLE", "INTERNAL INTERNAL", "DEADLINE_EXCEEDED"),
+    metric="up",
+    alert="GuardDown",
+    clears=True,
+)
+async def memory(stage: Stage) -> AsyncIterator[None]:
+    """Refused as an internal error, never as the caller's; native code that gets none may crash."""
+    gateway = await stage.gateway(breakable=True)
+    yield
+    await gateway.say("memory-runs-out", answered=False)
+    assert stage.traffic is not None
+    samples = stage.traffic.samples
+    await stage.until(lambda: samples[-1].outcome != "OK")
+    yield
+    await gateway.kill()
+    await gateway.start()
+
+
+@fault(
     "idle connections hold the metrics port",
     Mode.GOES_ON,
     sees=("OK",),

@@ -178,3 +178,19 @@ async def test_waiting_and_depth_are_reported() -> None:
     )
     await asyncio.gather(queue.submit(images(1)), queue.submit(images(2)))
     assert (len(waits), depths[:3]) == (2, [1, 2, 0])
+
+
+async def test_how_long_a_run_has_been_under_way_is_known() -> None:
+    """Nothing while idle, seconds while a run holds, nothing again afterwards."""
+    run = Runs()
+    run.gate.clear()
+    mine = batcher(run)
+    assert mine.busy_for == 0
+    answer = mine.submit(images(1))
+    await started(run)
+    await asyncio.sleep(0.05)
+    assert 0.04 < mine.busy_for < 5
+    run.gate.set()
+    await answer
+    await asyncio.sleep(0)
+    assert mine.busy_for == 0

@@ -1,5 +1,7 @@
 """Requests and guard's own answers: interoperable, checked, and forwarded as they came."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -244,3 +246,37 @@ def test_guard_tensors() -> None:
     tensor.shape[0] = 4
     with pytest.raises(InputError, match="images: 24 raw bytes"):
         codec.unpack_tensor(tensor, "images")
+
+
+NO_ROOM = """
+import resource
+from guard.errors import InputError
+from guard.gateway import codec
+from guard.gateway.protocol import ModelInferRequest
+from guard.testing import clean_images
+from tests.gateway.wire import infer_request
+
+good, kept, hog = infer_request(clean_images([0])).SerializeToString(), [], []
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used, -1))
+for size in (1 << 20, 1 << 14, 1 << 10, 128):
+    try:
+        while True:
+            hog.append(bytearray(size))
+    except MemoryError:
+        pass
+try:
+    for _ in range(100_000):
+        kept.append(codec.parse(ModelInferRequest, good))
+    error = None
+except (MemoryError, InputError) as caught:
+    error = caught
+hog.clear()
+print(type(error).__name__)
+"""
+
+
+def test_a_lack_of_memory_is_not_the_callers_mistake() -> None:
+    """protobuf cannot tell; a good request that finds no room is no InputError."""
+    done = subprocess.run([sys.executable, "-c", NO_ROOM], capture_output=True, text=True)
+    assert done.stdout.strip() == "MemoryError", done.stderr

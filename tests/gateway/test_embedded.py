@@ -1,6 +1,8 @@
 """An ONNX file as upstream: its answers, its complaints, its batches."""
 
 import asyncio
+import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,22 @@ def test_a_file_that_is_not_there_or_no_model(tmp_path: Path) -> None:
         OnnxUpstream(tmp_path / "none.onnx", model="x", shape=SHAPE, max_batch=1, max_queue=1)
     with pytest.raises(PackError):
         embed(tmp_path, b"not a model")
+
+
+async def test_an_embedded_model_keeps_to_the_callers_time(tmp_path: Path) -> None:
+    """One that hangs is a DEADLINE_EXCEEDED of the upstream, like one behind gRPC."""
+    upstream, mended = embed(tmp_path, classifier_onnx()), threading.Event()
+    whole = upstream._run
+
+    def hang(feeds: dict[str, Any]) -> Any:
+        mended.wait(10)
+        return whole(feeds)
+
+    upstream._run = hang  # type: ignore[method-assign]
+    asked = question(infer_request(clean_images([0])))
+    with pytest.raises(UpstreamError, match="in time") as caught:
+        await upstream.infer(dataclasses.replace(asked, timeout=0.1))
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    mended.set()
+    assert (await upstream.infer(asked)).response.model_name == "tiny"
+    await upstream.close()

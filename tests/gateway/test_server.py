@@ -4,7 +4,9 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -221,3 +223,31 @@ def test_a_signal_ends_the_process_cleanly(tiny_pack: Path, number: signal.Signa
         process.wait()
         if process.stdout:
             process.stdout.close()
+
+
+async def test_a_hung_defence_is_neither_ready_nor_alive(tiny_pack: Path) -> None:
+    """Health says so under the name "live", ServerLive too; both come back with the defence."""
+    async with Settings() as settings:
+        here = await settings.start(tiny_pack, alone=True, evidence_timeout=0.1)
+        check = health_pb2_grpc.HealthStub(here.caller.channel).Check
+        mended, whole = threading.Event(), here.model.pipeline.evidence
+
+        def hang(images: Any) -> Any:
+            mended.wait(10)
+            return whole(images)
+
+        async def wanted(status: int) -> None:
+            async with asyncio.timeout(10):
+                for name in ("live", "tiny", ""):
+                    request = health_pb2.HealthCheckRequest(service=name)
+                    while (await check(request)).status != status:
+                        await asyncio.sleep(0.05)
+
+        await wanted(SERVING)
+        here.model.pipeline.evidence = hang  # type: ignore[method-assign]
+        assert (await here.caller.refused(clean_images([0])))[1] == "DEFENSE_FAILED"
+        await wanted(NOT_SERVING)
+        assert not (await here.caller.call("ServerLive")).live
+        mended.set()
+        await wanted(SERVING)
+        assert (await here.caller.call("ServerLive")).live
