@@ -61,9 +61,14 @@ class OnnxUpstream:
             return await self._batcher.submit(next(iter(feeds.values())))
         return await asyncio.to_thread(self._run, feeds)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a run hangs."""
+        return self._batcher.busy_for > STUCK_SECONDS
+
     async def ready(self) -> bool:
         """It is in memory, and does not hang."""
-        return self._batcher.busy_for < STUCK_SECONDS
+        return not self.stuck
 
     async def metadata(self) -> protocol.Message:
         """Names, types and shapes from the file and from one trial run."""

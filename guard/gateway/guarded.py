@@ -147,8 +147,9 @@ class GuardedModel:
 
     @property
     def stuck(self) -> bool:
-        """Whether a run of the defence hangs, which only a restart ends."""
-        return self._batcher.busy_for > 2 * self.model.evidence_timeout
+        """Whether a run of the defence, or of an upstream in this process, hangs for good."""
+        upstream = self.upstream is not None and self.upstream.stuck
+        return upstream or self._batcher.busy_for > 2 * self.model.evidence_timeout
 
     async def ready(self) -> bool:
         """Whether a request would be answered now."""

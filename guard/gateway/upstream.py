@@ -64,6 +64,10 @@ class Reply(NamedTuple):
 class Upstream(Protocol):
     """A classifier to guard."""
 
+    @property
+    def stuck(self) -> bool:
+        """Whether it hangs in this very process, which only a restart ends."""
+
     async def infer(self, question: Question) -> Reply:
         """Its answer; raises `UpstreamError`, or `InputError` for what it cannot take."""
 
@@ -92,6 +96,8 @@ def forwardable(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
 
 class GrpcUpstream:
     """A server that speaks the inference protocol, behind one HTTP/2 connection."""
+
+    stuck = False  # it hangs elsewhere
 
     def __init__(
         self, address: str, *, model: str, tls: Tls, max_message_bytes: int, known_as: str = ""

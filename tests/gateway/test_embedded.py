@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from guard.errors import ConfigError, InputError, PackError, UpstreamError
-from guard.gateway import answers, codec, protocol
+from guard.gateway import answers, codec, embedded, protocol
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.upstream import Question
 from guard.testing import SHAPE, classifier_onnx, clean_images
@@ -161,8 +161,11 @@ def test_a_file_that_is_not_there_or_no_model(tmp_path: Path) -> None:
         embed(tmp_path, b"not a model")
 
 
-async def test_an_embedded_model_keeps_to_the_callers_time(tmp_path: Path) -> None:
-    """One that hangs is a DEADLINE_EXCEEDED of the upstream, like one behind gRPC."""
+async def test_an_embedded_model_keeps_to_the_callers_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs is a DEADLINE_EXCEEDED of the upstream, like one behind gRPC; known as such."""
+    monkeypatch.setattr(embedded, "STUCK_SECONDS", 0.05)
     upstream, mended = embed(tmp_path, classifier_onnx()), threading.Event()
     whole = upstream._run
 
@@ -175,6 +178,8 @@ async def test_an_embedded_model_keeps_to_the_callers_time(tmp_path: Path) -> No
     with pytest.raises(UpstreamError, match="in time") as caught:
         await upstream.infer(dataclasses.replace(asked, timeout=0.1))
     assert caught.value.code == "DEADLINE_EXCEEDED"
+    assert upstream.stuck and not await upstream.ready()
     mended.set()
     assert (await upstream.infer(asked)).response.model_name == "tiny"
+    assert not upstream.stuck
     await upstream.close()
