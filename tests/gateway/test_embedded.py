@@ -164,7 +164,7 @@ def test_a_file_that_is_not_there_or_no_model(tmp_path: Path) -> None:
 async def test_an_embedded_model_keeps_to_the_callers_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that hangs is a DEADLINE_EXCEEDED of the upstream, like one behind gRPC; known as such."""
+    """One that hangs is a DEADLINE_EXCEEDED of the upstream, like one behind gRPC."""
     monkeypatch.setattr(embedded, "STUCK_SECONDS", 0.05)
     upstream, mended = embed(tmp_path, classifier_onnx()), threading.Event()
     whole = upstream._run
