@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from tests.faults.frame import Mode, Play, fault
+from tests.faults.frame import OVERLOADED, Mode, Play, fault
 from tests.faults.stage import Stage
 
 FAILED = "INTERNAL DEFENSE_FAILED"
@@ -59,19 +59,19 @@ fault(
     metric=DEFENSE, alert="GuardDefenseFails",
 )(by_word("evidence-shape"))  # fmt: skip
 fault(
-    "the defence is slower than evidence_timeout", Mode.CLOSED, sees=(FAILED,),
+    "the defence is slower than evidence_timeout", Mode.CLOSED, sees=(FAILED, OVERLOADED),
     metric=LATE, alert="GuardDefenseFails",
 )(by_word("evidence-slow", upstream=True, **QUICK_LATE))  # fmt: skip
 fault(
     'the defence is slower than evidence_timeout, on_error = "allow"', Mode.OPEN,
-    sees=("OK ABSTAIN",), metric=PASSED, alert="GuardPassesUnexamined",
+    sees=("OK ABSTAIN", OVERLOADED), metric=PASSED, alert="GuardPassesUnexamined",
 )(by_word("evidence-slow", upstream=True, on_error="allow", **QUICK_LATE))  # fmt: skip
 
 
 @fault(
     "a session run hangs for ever",
     Mode.CLOSED,
-    sees=(FAILED, "RESOURCE_EXHAUSTED OVERLOADED"),
+    sees=(FAILED, OVERLOADED),
     metric="guard_ready",
     alert="GuardNotReady",
     clears=True,

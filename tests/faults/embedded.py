@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from guard.testing import classifier_onnx
-from tests.faults.frame import Mode, Play, fault
+from tests.faults.frame import OVERLOADED, Mode, Play, fault
 from tests.faults.stage import Stage
 from tests.faults.upstream import ALERT, FAILS
 
@@ -30,6 +30,6 @@ fault(
     metric=FAILS("INTERNAL"), alert=ALERT,
 )(embedded("embedded-raises"))  # fmt: skip
 fault(
-    "the embedded classifier hangs", Mode.CLOSED, sees=("DEADLINE_EXCEEDED UPSTREAM",),
+    "the embedded classifier hangs", Mode.CLOSED, sees=("DEADLINE_EXCEEDED UPSTREAM", OVERLOADED),
     metric=FAILS("DEADLINE_EXCEEDED"), alert=ALERT,
 )(embedded("embedded-hangs"))  # fmt: skip

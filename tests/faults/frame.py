@@ -18,6 +18,7 @@ HEALTHY_SECONDS, BROKEN_SECONDS, RECOVERY_SECONDS = 40.0, 60.0, 30.0
 ENOUGH, LEAST_SECONDS = 8, 1.0  # answers and time that say how clients see a fault
 SCRAPES = 3  # before anything is broken, so that alerts had their chance
 FAULTS: list["Fault"] = []
+OVERLOADED = "RESOURCE_EXHAUSTED OVERLOADED"  # also where an answer would come too late
 Play = Callable[[Stage], AsyncIterator[None]]
 
 

@@ -2,10 +2,8 @@
 
 from collections.abc import AsyncIterator
 
-from tests.faults.frame import Mode, fault
+from tests.faults.frame import OVERLOADED, Mode, fault
 from tests.faults.stage import Stage
-
-OVERLOADED = "RESOURCE_EXHAUSTED OVERLOADED"
 
 
 @fault(

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from tests.faults.frame import Mode, Play, fault
+from tests.faults.frame import OVERLOADED, Mode, Play, fault
 from tests.faults.proxy import Proxy, Way
 from tests.faults.stage import Stage
 from tests.faults.upstream import ALERT, FAILS, READS
@@ -33,14 +33,15 @@ fault(
     metric=FAILS("UNAVAILABLE"), alert=ALERT,
 )(wire("reset"))  # fmt: skip
 fault(
-    "the network to the upstream swallows everything (partition)", Mode.CLOSED, sees=(DEADLINE,),
-    metric=FAILS("DEADLINE_EXCEEDED"), alert=ALERT,
+    "the network to the upstream swallows everything (partition)", Mode.CLOSED,
+    sees=(DEADLINE, OVERLOADED), metric=FAILS("DEADLINE_EXCEEDED"), alert=ALERT,
 )(wire("swallow"))  # fmt: skip
 fault(
     "what comes from the upstream is noise, not HTTP/2", Mode.CLOSED,
-    sees=(UNAVAILABLE, "UNKNOWN UPSTREAM", DEADLINE), metric=FAILS("UNAVAILABLE"), alert=ALERT,
+    sees=(UNAVAILABLE, "UNKNOWN UPSTREAM", DEADLINE, OVERLOADED), metric=FAILS("UNAVAILABLE"),
+    alert=ALERT,
 )(wire("garble"))  # fmt: skip
 fault(
-    "the network from the upstream is slower than upstream_timeout", Mode.CLOSED, sees=(DEADLINE,),
-    metric=FAILS("DEADLINE_EXCEEDED"), alert=ALERT,
+    "the network from the upstream is slower than upstream_timeout", Mode.CLOSED,
+    sees=(DEADLINE, OVERLOADED), metric=FAILS("DEADLINE_EXCEEDED"), alert=ALERT,
 )(wire("slow"))  # fmt: skip

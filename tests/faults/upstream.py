@@ -12,7 +12,7 @@ import numpy as np
 from guard.gateway import codec
 from guard.testing import FakeUpstream
 from tests.end_to_end.processes import UPSTREAM, free_port, started
-from tests.faults.frame import Mode, Play, fault
+from tests.faults.frame import OVERLOADED, Mode, Play, fault
 from tests.faults.stage import Stage
 
 FAILS = 'guard_upstream_errors_total{{code="{}"}}'.format
@@ -101,7 +101,7 @@ fault(
 )(edited(_not_a_number))  # fmt: skip
 fault(
     "the upstream is slower than upstream_timeout", Mode.CLOSED,
-    sees=("DEADLINE_EXCEEDED UPSTREAM",), metric=FAILS("DEADLINE_EXCEEDED"), alert=ALERT,
+    sees=("DEADLINE_EXCEEDED UPSTREAM", OVERLOADED), metric=FAILS("DEADLINE_EXCEEDED"), alert=ALERT,
 )(spoiled(lambda upstream: setattr(upstream, "delay", 5.0), upstream_timeout=1.0))  # fmt: skip
 fault(
     "the upstream fails inside", Mode.CLOSED, sees=("INTERNAL UPSTREAM",),
@@ -156,7 +156,7 @@ async def done_without(stage: Stage) -> AsyncIterator[None]:
 @fault(
     "the upstream hangs (SIGSTOP)",
     Mode.CLOSED,
-    sees=("DEADLINE_EXCEEDED UPSTREAM",),
+    sees=("DEADLINE_EXCEEDED UPSTREAM", OVERLOADED),
     metric=FAILS("DEADLINE_EXCEEDED"),
     alert=ALERT,
 )
