@@ -84,6 +84,9 @@ def explain_limits(gateway: Gateway) -> Iterator[str]:
     """Lines about how much a caller may ask, and how much the gateway takes on."""
     limits = gateway.limits
     yield f"limits: {_allowance(allowance_of(limits, Rule()))} for each caller"
+    if limits.redis:
+        part = f"1/{limits.replicas} of each limit" if limits.replicas > 1 else "all of each limit"
+        yield f"  counted in {limits.redis}; while it fails, {part} here"
     for rule in limits.rules:
         who = " and ".join(filter(None, (rule.match, rule.role and f"role {rule.role}")))
         yield f"  {who}: {_allowance(allowance_of(limits, rule))}"

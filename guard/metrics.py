@@ -30,6 +30,7 @@ AuthFailure = Literal[
     "missing", "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid",
     "audience", "issuer", "claims", "certificate", "handshake", "role", "unknown_call",
 ]  # fmt: skip
+SharedFailure = Literal["timeout", "connection", "answer"]
 Watch = Literal["certificates", "token_keys"]
 Loss = Literal["queue", "write", "late", "export"]
 _UPSTREAM_CODES = (
@@ -143,6 +144,16 @@ AUDIT_FAILURES = Counter(
 AUDIT_CHECKPOINT = Gauge(
     "guard_audit_checkpoint_record", "The last audit record that a signed checkpoint covers."
 )
+SHARED_UP = Gauge(
+    "guard_shared_limits_up",
+    "Whether limits are counted together, in the store that is configured for that.",
+    ["store"],
+)
+SHARED_FAILURES = Counter(
+    "guard_shared_limits_failures",
+    "Questions that the shared store did not answer: not in time, no connection, no sense.",
+    ["reason"],
+)
 CALLERS = Gauge("guard_limited_callers", "Callers whose use of their limits is remembered.")
 READY = Gauge("guard_ready", "Whether a request for a model would be answered now.", ["model"])
 CLOCK = Gauge("guard_clock_seconds", "The wall clock here, to be compared with the scraper's.")
@@ -168,6 +179,8 @@ for _files in get_args(Watch):
     RELOAD_FAILURES.labels(_files)
 for _failure in get_args(Reason):
     ERRORS.labels(_failure)
+for _shared in get_args(SharedFailure):
+    SHARED_FAILURES.labels(_shared)
 for _loss in get_args(Loss):
     AUDIT_FAILURES.labels(_loss)
 CLOCK.set_function(time.time)

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field, structs
 
 from guard.config.access import Identities, ServerTls, access_problems, is_loopback
 from guard.config.audit import AuditSettings, audit_at, audit_problems
-from guard.config.limits import Limits, limits_problems
+from guard.config.limits import Limits, limits_at, limits_problems
 from guard.config.release import KeyRelease, release_problems
 from guard.errors import ConfigError
 from guard.verdict import Expose, Mode, OnError, OnFlag, Policy
@@ -328,6 +328,7 @@ def _resolved(config: Config, base: Path) -> Config:
     gateway = structs.replace(
         gateway,
         audit=audit_at(gateway.audit, at),
+        limits=limits_at(gateway.limits, at),
         secret_file=at(gateway.secret_file),
         passthrough_tls=tls(gateway.passthrough_tls),
         tls=ServerTls(cert=at(own.cert), key=at(own.key), client_ca=at(own.client_ca)),

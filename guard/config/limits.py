@@ -1,9 +1,9 @@
 """Settings of how much one caller may ask, `[gateway.limits]`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from guard.config.access import Role
 
@@ -55,6 +55,27 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             " forgotten",
         ),
     ] = 65_536
+    redis: Annotated[
+        str,
+        Meta(
+            description="`redis://HOST:PORT/DB` or `rediss://` (TLS) where gateways count together;"
+            " empty: each by itself"
+        ),
+    ] = ""
+    redis_ca: Annotated[
+        str, Meta(description="PEM file of the authorities of a rediss://; empty: the system's")
+    ] = ""
+    redis_password_file: Annotated[str, Meta(description="file with Redis's password")] = ""
+    redis_timeout: Annotated[
+        float, Meta(gt=0, description="seconds that a request waits for Redis at most")
+    ] = 0.05
+    replicas: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="gateways that share the Redis: while it fails each allows its part",
+        ),
+    ] = 1
     max_wait: Annotated[
         float,
         Meta(
@@ -85,8 +106,32 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = False
 
 
+def limits_at(limits: Limits, at: Callable[[str], str]) -> Limits:
+    """The same settings with paths made by `at`."""
+    return structs.replace(
+        limits,
+        redis_ca=at(limits.redis_ca),
+        redis_password_file=at(limits.redis_password_file),
+    )
+
+
+def _redis_problems(limits: Limits) -> Iterator[tuple[str, str]]:
+    key, address = "gateway.limits.redis", limits.redis
+    if not address:
+        if limits.redis_ca or limits.redis_password_file or limits.replicas > 1:
+            yield key, "must be set where redis_ca, redis_password_file or replicas is"
+        return
+    if not address.startswith(("redis://", "rediss://")):
+        yield key, "must be redis://HOST:PORT or rediss://HOST:PORT"
+    elif ":" in address.partition("://")[2].rpartition("@")[0]:
+        yield key, "no password here: use redis_password_file"
+    if limits.redis_ca and not address.startswith("rediss://"):
+        yield "gateway.limits.redis_ca", "is only used with rediss://"
+
+
 def limits_problems(limits: Limits) -> Iterator[tuple[str, str]]:
     """Key and complaint for rules that cannot fit anybody, or limit nothing."""
+    yield from _redis_problems(limits)
     if limits.max_open_calls < limits.max_connections:
         yield "gateway.limits.max_open_calls", "is one for each of max_connections at least"
     if limits.burst and not limits.images_per_second:

@@ -17,7 +17,8 @@ import grpc.aio
 from guard import metrics
 from guard.config.limits import Limits
 from guard.errors import GuardError, InputError, OverloadedError
-from guard.gateway.servicer import fail
+from guard.gateway import protocol
+from guard.gateway.servicer import InferenceServicer, fail
 from guard.gateway.shares import Shares
 
 MAX_METADATA = 16 << 10  # bytes of a call's metadata, names and values
@@ -108,6 +109,23 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
         if data is grpc.aio.EOF:
             raise InputError("the call came without a request")
         return bytes(data)
+
+
+class Room(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Turns inference away while no more is taken on, by its head alone: its body is not read."""
+
+    def __init__(self, servicer: InferenceServicer) -> None:
+        self._servicer, self._handler = servicer, servicer.handler()
+        self._path = protocol.INFERENCE_METHODS["ModelInfer"].path
+
+    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler | None:
+        """The call's handler, or one that refuses."""
+        if handler_call_details.method == self._path:
+            try:
+                self._servicer.check_room()
+            except OverloadedError as error:
+                return refusing(error)
+        return self._handler.service(handler_call_details)
 
 
 def refusing(error: Exception) -> grpc.RpcMethodHandler:

@@ -24,6 +24,7 @@ from guard.errors import (
     UpstreamError,
 )
 from guard.gateway import answers, codec, ensemble, protocol
+from guard.gateway.admission import Admission
 from guard.gateway.answers import OutputSpec, UnmaskableError
 from guard.gateway.batcher import Batcher
 from guard.gateway.intake import SHOWN, Intake
@@ -86,6 +87,7 @@ class GuardedModel:
         self.requests = 0
         self.decisions = np.zeros(len(Decision), np.int64)
         self._uncounted: list[Verdicts] = []
+        self.admission = Admission(gateway.limits.max_wait)
         self._intake = Intake(model, policy, pipeline.input_shape)
         self._reader = AnswerReader(model.output, pipeline.pack)
         self._judge = Judge(self._judgement)

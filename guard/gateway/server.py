@@ -23,6 +23,7 @@ from grpc_health.v1.health import aio as health
 import guard
 from guard import metrics
 from guard.config import Config, Gateway, Model, split_address
+from guard.config.limits import Limits
 from guard.errors import ConfigError
 from guard.gateway import protocol, release
 from guard.gateway.access import Access
@@ -31,11 +32,12 @@ from guard.gateway.door import Door, Room
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
-from guard.gateway.limits import Limiter, LocalCounts
+from guard.gateway.limits import Counts, Limiter, LocalCounts
 from guard.gateway.operators import GuardServicer
 from guard.gateway.pages import Pages
 from guard.gateway.recorded import Recorded, record_start
 from guard.gateway.servicer import InferenceServicer
+from guard.gateway.shared_counts import SharedCounts
 from guard.gateway.tls import Certificates, server_credentials, watched_certificates
 from guard.gateway.upstream import GrpcUpstream, Upstream
 from guard.gateway.watched import Watched
@@ -99,6 +101,7 @@ def connect(gateway: Gateway, model: Model, pipeline: Pipeline) -> Upstream:
             model=name,
             tls=model.tls,
             max_message_bytes=gateway.max_message_bytes,
+            known_as=model.name,
         )
     sizes = dict(zip("CHW", pipeline.input_shape, strict=True))
     upstream = OnnxUpstream(
@@ -156,7 +159,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 max_message_bytes=gateway.max_message_bytes,
             )
             stack.push_async_callback(passthrough.close)
-        limiter = Limiter(gateway.limits, LocalCounts(gateway.limits.max_callers))
+        limiter = Limiter(gateway.limits, await counts_of(gateway.limits))
         stack.push_async_callback(limiter.close)
         servicer = InferenceServicer(
             models, gateway, passthrough=passthrough, limiter=limiter, version=guard.__version__
@@ -184,6 +187,16 @@ async def running(config: Config) -> AsyncIterator[Running]:
         watch = asyncio.create_task(_watch(servicer, checks))
         stack.callback(watch.cancel)
         yield Running(servicer, host, port, pages.port if pages else 0)
+
+
+async def counts_of(limits: Limits) -> Counts:
+    """Where callers' use is counted: here, or in Redis. Raises ConfigError."""
+    local = LocalCounts(limits.max_callers)
+    if not limits.redis:
+        return local
+    shared = SharedCounts(limits, local)
+    await shared.start()
+    return shared
 
 
 def authenticator_of(gateway: Gateway) -> Authenticator | None:

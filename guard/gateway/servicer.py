@@ -11,6 +11,7 @@ from guard import metrics
 from guard.config import Gateway
 from guard.errors import InputError, OverloadedError, UnknownModelError
 from guard.gateway import codec, protocol
+from guard.gateway.admission import away
 from guard.gateway.guarded import GuardedModel, Served
 from guard.gateway.identity import current
 from guard.gateway.limits import Limiter
@@ -20,6 +21,7 @@ from guard.gateway.upstream import GrpcUpstream, Metadata, forwardable
 
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 NAME = "guard"
+AWAY = 0.5  # seconds, about, for whom there is no room
 
 
 def answered(behaviour: Behaviour) -> Behaviour:
@@ -127,8 +129,7 @@ class InferenceServicer:
     async def model_infer(self, data: bytes, context: Any) -> protocol.Message:
         """One inference request, counted, bounded in number and time."""
         self.received += len(data)
-        if self.in_flight >= self.gateway.max_in_flight:
-            raise OverloadedError("too many requests are being worked on")
+        self.check_room()
         self.in_flight += 1
         metrics.IN_FLIGHT.inc()
         try:
@@ -136,6 +137,12 @@ class InferenceServicer:
         finally:
             self.in_flight -= 1
             metrics.IN_FLIGHT.dec()
+
+    def check_room(self) -> None:
+        """Raise OverloadedError where no more requests are taken on."""
+        if self.in_flight >= self.gateway.max_in_flight:
+            message = "too many requests are being worked on"
+            raise OverloadedError(message, retry_after=away(AWAY))
 
     def seconds(self, context: Any) -> float:
         """The seconds this call may take: the caller's, at most the server's."""
@@ -169,10 +176,12 @@ class InferenceServicer:
         code = "OK"
         try:
             seconds = self.seconds(context)
-            await self.charge(context, model.count(request))
+            images = model.count(request)
             metadata = forwardable(context.invocation_metadata())
-            async with asyncio.timeout(seconds):
-                served = await model.infer(request, data, timeout=seconds, metadata=metadata)
+            with model.admission.admit(images, seconds):
+                await self.charge(context, images)
+                async with asyncio.timeout(seconds):
+                    served = await model.infer(request, data, timeout=seconds, metadata=metadata)
             return await _send_metadata(served, context)
         except BaseException as error:
             code = code_of(error).name
