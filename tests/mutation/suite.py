@@ -1,5 +1,6 @@
 """Runs some tests in a copy of the tree, each time in a process forked from one that has numpy,
-gRPC and pytest already: what is left of a run is guard's own modules and the tests.
+gRPC, pytest and guard already: what is left of a run is what depends on the module that was
+changed, and the tests.
 """
 
 import contextlib
@@ -16,11 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import grimp
+
 from tests.mutation.targets import ROOT
 
 HEAVY = (
-    "pytest", "_pytest.assertion.rewrite", "pytest_asyncio.plugin", "hypothesis", "numpy", "scipy",
-    "onnx", "onnxruntime", "grpc", "grpc.aio", "grpc_health.v1.health_pb2",
+    "pytest", "_pytest.assertion.rewrite", "pytest_asyncio.plugin", "hypothesis", "numpy",
+    "scipy.stats", "onnx", "onnxruntime", "grpc", "grpc.aio", "grpc_health.v1.health_pb2",
     "grpc_reflection.v1alpha.reflection_pb2", "google.protobuf.descriptor_pb2", "cryptography.x509",
     "cryptography.hazmat.primitives.asymmetric.rsa", "jwt", "msgspec", "click",
     "prometheus_client", "PIL.Image",
@@ -41,6 +44,7 @@ class Suite:
 
     def __init__(self, folder: Path) -> None:
         self.tree, self._log = folder / "tree", folder / "last-run.log"
+        self._changed, self._dependent = "", dict[str, set[str]]()
 
     def fresh(self) -> None:
         """Make the copy, with everything compiled."""
@@ -58,12 +62,20 @@ class Suite:
         for name in HEAVY:
             importlib.import_module(name)
 
+    def warm(self) -> None:
+        """Import guard as well; what depends on a changed module is imported anew in each run."""
+        for name in ("guard.testing", "guard.cli", "guard.gateway.server"):
+            importlib.import_module(name)
+        graph = grimp.build_graph("guard", cache_dir=None)
+        self._dependent = {one: graph.find_downstream_modules(one) for one in graph.modules}
+
     def put(self, path: str, text: str) -> None:
         """A module's text, in the copy; no bytecode of an earlier one is left."""
         file = self.tree / path
         for old in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
             old.unlink()
         file.write_text(text)
+        self._changed = path.removesuffix(".py").replace("/", ".")
 
     def run(self, tests: Sequence[str], timeout: float, *, plugin: str = "") -> Outcome:
         """Run these tests up to the first that fails."""
@@ -90,6 +102,15 @@ class Suite:
             return Outcome("crash" if ended else "timeout", seconds)
         return Outcome(json.loads(told), seconds)
 
+    def _forget(self) -> None:
+        """Let what was changed, and all that imported it, be imported anew."""
+        stale = {self._changed, *self._dependent.get(self._changed, ())}
+        for name in stale:
+            parent, _, child = name.rpartition(".")
+            sys.modules.pop(name, None)
+            if parent in sys.modules and hasattr(sys.modules[parent], child):
+                delattr(sys.modules[parent], child)
+
     def _child(self, tests: Sequence[str], write: int, plugin: str) -> None:
         try:
             os.setsid()
@@ -98,6 +119,7 @@ class Suite:
             os.dup2(log, 2)
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
             sys.dont_write_bytecode = True
+            self._forget()
             import pytest
 
             first = First()
