@@ -6,7 +6,7 @@ import pytest
 
 from tests.mutation.__main__ import plans, sampled
 from tests.mutation.mutants import mutants
-from tests.mutation.targets import ROOT, UNSEEN
+from tests.mutation.targets import MIRRORS, ROOT, UNSEEN, targets
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,11 @@ def test_tests_are_chosen_by_line_and_time() -> None:
                           "seconds": {"tests/gateway/audit/x.py::a": 1.0}},
                   mutant, ("tests/gateway/audit",))  # fmt: skip
     assert audit == [["tests/gateway/audit/x.py::a"], list(UNSEEN)]
+
+
+def test_every_module_has_tests_that_exist() -> None:
+    """No module is measured by nothing, and no mirror is misspelt."""
+    assert all(targets().values())
+    named = {test for tests in MIRRORS.values() for test in tests}
+    assert not [name for name in named if not (ROOT / name).exists()]
+    assert set(MIRRORS) >= {"guard/pack.py", "guard/gateway/tokens.py", "guard/gateway/limits.py"}
