@@ -21,7 +21,7 @@ from PIL import Image
 from guard.data.findings import Item
 from guard.data.folder import SUFFIXES, listed
 from guard.data.imageset import ImageSet
-from guard.data.parquet import class_names, find, rows
+from guard.data.parquet import MAX_CLASSES, class_names, find, rows
 from guard.data.picture import decode
 from guard.errors import InputError
 
@@ -123,9 +123,9 @@ class _Reading:
             try:
                 if not isinstance(data, bytes):
                     raise InputError("the picture's bytes are not in the file")
-                known = len(self.classes) or np.iinfo(np.int64).max
+                known = len(self.classes) or MAX_CLASSES
                 if not isinstance(label, int) or not 0 <= label < known:
-                    raise InputError(f"label {label!r} is not one of the {len(self.classes)}")
+                    raise InputError(f"label {label!r} is not one of the {known}")
                 picture = decode(data, name="picture")
             except InputError as error:
                 self.broken.append((row, _reason(error)))

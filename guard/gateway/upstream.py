@@ -33,8 +33,8 @@ _OWN_HEADERS = frozenset((
 # fmt: on
 # A path, a file of code or of a model, an address or an object in memory, a stack.
 _INSIDE = re.compile(
-    r"/[\w.+-]+/[\w.+-]|[a-z]:\\|\w\.(?:pyx?|pt|onnx|plan|npz|so|toml|pem|jsonl?|cc|cpp|hpp?)\b"
-    r"|0x[0-9a-f]{5}|\bobject at\b|<\w+\.\w|traceback|\bline \d+, in\b|site-packages"
+    r"/[\w.+-]+/[\w.+-]|[a-z]:\\|[\w-]\.(?:pyx?|pt|onnx|plan|npz|so|toml|pem|jsonl?|cc|cpp|hpp?)\b"
+    r"|0x[0-9a-f]{5}|\bobject at\b|<[\w.]+\.\w|traceback|\bline \d+, in\b|site-packages"
     r"|\b(?:pyarrow|numpy|msgspec|onnxruntime|PIL|asyncio|builtins|torch|tensorflow)\.\w",
     re.IGNORECASE | re.ASCII,
 )
@@ -172,13 +172,13 @@ class GrpcUpstream:
         return own.sub(lambda _: self._known_as, text)
 
     def _error(self, error: grpc.aio.AioRpcError) -> GuardError:
-        code, text = error.code().name, _presentable(error.details() or "")
+        code, text = error.code().name, _presentable(self._renamed(error.details() or ""))
         if code == "UNAVAILABLE":
             message = "the upstream cannot be reached"
         elif code == "DEADLINE_EXCEEDED":
             message = "the upstream did not answer in time"
         elif code in _CALLERS_FAULT and text:
-            message = f"upstream: {self._renamed(text)}"
+            message = f"upstream: {text}"
         else:
             message = f"the upstream failed with {code}"
         return UpstreamError(message, code=code, retryable=code in _PASSING)

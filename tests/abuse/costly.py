@@ -15,6 +15,7 @@ PICTURES = Aim("pictures", shape=(3, 8, 8))
 MEGABYTE = 1 << 20
 MANY = 300_000
 SIDE = 4096  # the largest that `max_pixels` allows by default
+LARGE = 2600  # costs more than 32 MB in every format, if it is decoded
 
 
 def varint(value: int) -> bytes:
@@ -51,7 +52,7 @@ def typed(number: int, datatype: bytes, size: int, *shape: int, model: bytes = b
 def picture(width: int, height: int, form: str = "PNG", mode: str = "RGB", **how: object) -> bytes:
     """One picture of one colour."""
     file = io.BytesIO()
-    Image.new(mode, (width, height)).save(file, form, **how)
+    Image.new(mode, (width, height), "white").save(file, form, **how)
     return file.getvalue()
 
 
@@ -87,7 +88,7 @@ def _numbered(number: int, count: int, value: bytes) -> bytes:
 
 NAMED: Mapping[str, Callable[[], bytes]] = {
     # pixels
-    "an honest request of 3 MB": lambda: bytes(valid(AIM, 1000).SerializeToString()),
+    "an honest request": lambda: bytes(valid(AIM, 250).SerializeToString()),
     "packed integers that fit": lambda: typed(2, b"INT32", MEGABYTE, 1, 4, 512, 512),
     "packed bytes that fit": lambda: typed(4, b"UINT8", 3 * 512 * 512, 1, 3, 512, 512),
     "packed long integers": lambda: typed(3, b"INT64", MEGABYTE, MEGABYTE),
@@ -126,22 +127,24 @@ NAMED: Mapping[str, Callable[[], bytes]] = {
     # pictures
     "a black PNG": lambda: pictures(bomb(SIDE, SIDE)),
     "four black PNG": lambda: pictures(*[bomb(SIDE, SIDE)] * 4),
-    "a grey PNG": lambda: pictures(picture(SIDE, SIDE, mode="L")),
-    "a palette PNG": lambda: pictures(picture(SIDE, SIDE, mode="P")),
-    "a transparent PNG": lambda: pictures(picture(SIDE, SIDE, mode="RGBA")),
-    "an RGB PNG": lambda: pictures(picture(SIDE, SIDE)),
-    "a JPEG": lambda: pictures(picture(SIDE, SIDE, "JPEG")),
-    "a grey JPEG": lambda: pictures(picture(SIDE, SIDE, "JPEG", "L")),
+    "a grey PNG": lambda: pictures(picture(LARGE, LARGE, mode="L")),
+    "a palette PNG": lambda: pictures(picture(LARGE, LARGE, mode="P")),
+    "a transparent PNG": lambda: pictures(picture(LARGE, LARGE, mode="RGBA")),
+    "an RGB PNG": lambda: pictures(picture(LARGE, LARGE)),
+    "a JPEG": lambda: pictures(picture(LARGE, LARGE, "JPEG")),
     "a progressive JPEG": lambda: pictures(
-        picture(SIDE, SIDE, "JPEG", progressive=True, subsampling=0)
+        picture(LARGE, LARGE, "JPEG", progressive=True, subsampling=0)
     ),
-    "a WebP": lambda: pictures(picture(SIDE, SIDE, "WEBP")),
-    "a lossless WebP": lambda: pictures(picture(SIDE, SIDE, "WEBP", lossless=True)),
-    "a PNG of 1500 x 1500": lambda: pictures(picture(1500, 1500)),
-    "a WebP of 1200 x 1200": lambda: pictures(picture(1200, 1200, "WEBP")),
-    "a progressive JPEG of 1500 x 1500": lambda: pictures(
-        picture(1500, 1500, "JPEG", progressive=True, subsampling=0)
+    "a WebP": lambda: pictures(picture(LARGE, LARGE, "WEBP", lossless=True)),
+    # just small enough to be decoded
+    "a decoded PNG": lambda: pictures(picture(1820, 1820, mode="RGBA")),
+    "a decoded JPEG": lambda: pictures(picture(2440, 2440, "JPEG")),
+    "a decoded grey JPEG": lambda: pictures(picture(2440, 2440, "JPEG", "L")),
+    "a decoded progressive JPEG": lambda: pictures(
+        picture(1650, 1650, "JPEG", progressive=True, subsampling=0)
     ),
+    "a decoded WebP": lambda: pictures(picture(1320, 1320, "WEBP")),
+    "a decoded lossless WebP": lambda: pictures(picture(1320, 1320, "WEBP", lossless=True)),
     "a PNG with 400 MB of text": lambda: pictures(chunked(b"zTXt", b"t\0\0", 64 << 20, 6)),
     "a PNG with a profile of 64 MB": lambda: pictures(chunked(b"iCCP", b"p\0\0", 64 << 20)),
 }  # fmt: skip

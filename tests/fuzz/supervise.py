@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import selectors
 import subprocess
@@ -53,7 +54,7 @@ def run(
     total = sum(TARGETS[name].weight for name in names)
     rows = []
     for name in names:
-        share = max(1, -(-executions * TARGETS[name].weight // total))
+        share = max(1, math.ceil(executions * TARGETS[name].weight / total))
         rows.append(_target(name, share, seed, engine, out))
         _say(_line(rows[-1]))
         for text in rows[-1].texts:

@@ -133,7 +133,7 @@ class Http(Target):
         head, _, body = answer.partition(b"\r\n\r\n")
         found = STATUS.match(answer)
         if found is None:  # HTTP/0.9, or nobody to answer
-            demand(b"guard_" not in answer, "metrics without a status line")
+            demand(b"guard_" not in answer or self._token in data, "metrics without a status line")
             self.check_reply(_line(answer), data)
             return Refused(["none", bool(answer)])
         status = int(found[1])
