@@ -8,6 +8,8 @@ of the metadata: `grpc.max_metadata_size` lets a megabyte in (grpcio 1.85).
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,9 +20,12 @@ from guard import metrics
 from guard.config.limits import Limits
 from guard.errors import GuardError, InputError, OverloadedError
 from guard.gateway import protocol
-from guard.gateway.servicer import InferenceServicer, fail
+from guard.gateway.servicer import fail, fail_with
 from guard.gateway.shares import Shares
+from guard.gateway.status import Failure, failure
 
+INFER = protocol.INFERENCE_METHODS["ModelInfer"].path
+TOGETHER = 0.02  # seconds
 MAX_METADATA = 16 << 10  # bytes of a call's metadata, names and values
 
 
@@ -29,10 +34,15 @@ class LateBodyError(GuardError, TimeoutError):
 
 
 class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Lets so many calls in at once, and gives each so many seconds to send its request."""
+    """Lets so many calls in at once, and gives each so many seconds to send its request.
 
-    def __init__(self, limits: Limits) -> None:
+    `room` raises OverloadedError while no inference is taken on: then it is turned away by its head
+    alone, before anything else is done for it, which is what an overload is made of.
+    """
+
+    def __init__(self, limits: Limits, room: Callable[[], None] = lambda: None) -> None:
         self.shares = Shares(limits.max_open_calls)
+        self._room, self._away = room, (-math.inf, refusing(OverloadedError("")))
         self._body_timeout = limits.body_timeout
         metrics.OPEN_CALLS.set_function(lambda: self.shares.taken)
 
@@ -42,6 +52,11 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
         handler_call_details: Any,
     ) -> grpc.RpcMethodHandler | None:
         """The call's own handler behind the door."""
+        if handler_call_details.method == INFER:
+            try:
+                self._room()
+            except OverloadedError as error:
+                return self._turned_away(error)
         given = handler_call_details.invocation_metadata or ()
         if sum(len(key) + len(value) for key, value in given) > MAX_METADATA:
             return refusing(InputError(f"more than {MAX_METADATA} bytes of metadata"))
@@ -54,6 +69,14 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
             self._unary(handler.unary_unary, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+
+    def _turned_away(self, error: OverloadedError) -> grpc.RpcMethodHandler:
+        """One answer for all that are turned away within TOGETHER seconds: it costs to make one."""
+        made, handler = self._away
+        if time.monotonic() - made > TOGETHER:
+            handler = refusing(error)
+            self._away = (time.monotonic(), handler)
+        return handler
 
     def _unary(
         self, behaviour: Callable[[Any, Any], Awaitable[Any]], decode: Callable[[bytes], Any] | None
@@ -111,28 +134,15 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
         return bytes(data)
 
 
-class Room(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-    """Turns inference away while no more is taken on, by its head alone: its body is not read."""
-
-    def __init__(self, servicer: InferenceServicer) -> None:
-        self._servicer, self._handler = servicer, servicer.handler()
-        self._path = protocol.INFERENCE_METHODS["ModelInfer"].path
-
-    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler | None:
-        """The call's handler, or one that refuses."""
-        if handler_call_details.method == self._path:
-            try:
-                self._servicer.check_room()
-            except OverloadedError as error:
-                return refusing(error)
-        return self._handler.service(handler_call_details)
-
-
 def refusing(error: Exception) -> grpc.RpcMethodHandler:
     """A handler for a call of any kind that fails without reading what is sent."""
 
+    failed: list[Failure] = []
+
     async def refuse(_requests: Any, context: Any) -> None:
-        fail(context, error)
+        if not failed:
+            failed.append(failure(error))
+        fail_with(context, failed[0])
 
     return grpc.stream_stream_rpc_method_handler(refuse)
 

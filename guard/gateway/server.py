@@ -28,7 +28,7 @@ from guard.errors import ConfigError
 from guard.gateway import protocol, release
 from guard.gateway.access import Access
 from guard.gateway.audit.recorder import OFF, Audit, open_audit
-from guard.gateway.door import Door, Room
+from guard.gateway.door import Door
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
@@ -213,14 +213,14 @@ def build_server(
     gateway = servicer.gateway
     server = grpc.aio.server(
         interceptors=[
-            Door(gateway.limits),
             *([Recorded(audit)] if audit.enabled else ()),
+            Door(gateway.limits, servicer.check_room),
             *([Access(authenticator)] if authenticator else ()),
         ],
         options=server_options(gateway),
     )
     operators = GuardServicer(servicer)
-    handlers = (Room(servicer), WiderHandler(servicer), operators.handler())
+    handlers = (servicer.handler(), WiderHandler(servicer), operators.handler())
     server.add_generic_rpc_handlers(handlers)
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

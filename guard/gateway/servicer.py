@@ -16,7 +16,7 @@ from guard.gateway.guarded import GuardedModel, Served
 from guard.gateway.identity import current
 from guard.gateway.limits import Limiter
 from guard.gateway.recorded import record_refusal
-from guard.gateway.status import code_of, failure
+from guard.gateway.status import Failure, code_of, failure
 from guard.gateway.upstream import GrpcUpstream, Metadata, forwardable
 
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
@@ -45,7 +45,11 @@ def fail(context: Any, error: Exception) -> None:
     Not with `context.abort`: the exception that it raises ties the request's bytes into a cycle,
     and refused requests would fill the memory until the next full garbage collection.
     """
-    failed = failure(error)
+    fail_with(context, failure(error))
+
+
+def fail_with(context: Any, failed: Failure) -> None:
+    """The same where the status is known."""
     metrics.error(failed.metric)
     record_refusal(failed)
     context.set_code(failed.code)
