@@ -62,10 +62,11 @@ def test_the_lock_is_what_the_tests_run_with() -> None:
 
 
 def test_the_lock_holds_all_that_serving_needs() -> None:
-    """What pyproject.toml asks for, and what that asks for in turn, with fitting versions."""
+    """What pyproject.toml asks for, Redis included, and what that asks for in turn, with fitting versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = pins(CI / "serving.lock")
-    waiting = [Requirement(one) for one in project["dependencies"]]
+    extra = project["optional-dependencies"]["redis"]
+    waiting = [Requirement(one) for one in (*project["dependencies"], *extra)]
     seen = set()
     while waiting:
         wanted = waiting.pop()
