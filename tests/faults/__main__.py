@@ -1,37 +1,43 @@
-"""Play the fault matrix against real gateways and write its table into deploy/docs/faults.md.
+"""Play the fault matrix against real gateways; the table is in deploy/docs/faults.md.
 
 python -m tests.faults            # all of it; exits 1 when a fault does not go as documented
-python -m tests.faults NaN disk   # only faults whose names hold one of these; writes nothing
+python -m tests.faults NaN disk   # only faults whose names hold one of these
+python -m tests.faults --open     # only faults that have no row in the table, or failed
+
+Each fault's row is written as soon as it is over.
 """
 
 import asyncio
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.faults.frame import Fault, Result, run
-from tests.faults.matrix import all_faults, table, write
+from tests.faults.matrix import all_faults, rows, write
 from tests.faults.prometheus import present
 from tests.faults.stage import House
 
 
 def main(words: list[str]) -> int:
-    """Play, print, write; the exit status."""
+    """Play and write; the exit status."""
     if not present():
         sys.stderr.write("no prometheus and promtool: deploy/ci/install services\n")
         return 2
-    chosen = [f for f in all_faults() if not words or any(word in f.name for word in words)]
-    playable = [one for one in chosen if not _lacking(one)]
-    results = asyncio.run(play(playable))
-    text = table(results)
-    sys.stdout.write(f"{text}\n")
-    if not words and len(results) == len(chosen):
-        write(text)
+    chosen = [one for one in all_faults() if _wanted(one, words) and not _lacking(one)]
+    results = asyncio.run(play(chosen, done=write))
     return int(any(result.wrong for result in results))
 
 
-async def play(chosen: Sequence[Fault], at_once: int = 1) -> list[Result]:
+def _wanted(one: Fault, words: list[str]) -> bool:
+    if words == ["--open"]:
+        return "FAILED" in rows().get(one.name, "FAILED")
+    return not words or any(word in one.name for word in words)
+
+
+async def play(
+    chosen: Sequence[Fault], at_once: int = 1, done: Callable[[Result], None] = lambda _result: None
+) -> list[Result]:
     """Play these faults, each with processes and ports of its own; what they did, in order."""
     names, secure = [one.name for one in chosen], [one.secure for one in chosen]
     free = asyncio.Semaphore(at_once)
@@ -44,6 +50,7 @@ async def play(chosen: Sequence[Fault], at_once: int = 1) -> list[Result]:
             async with free:
                 result = await run(one, house)
             sys.stderr.write(f"{one.name}: {result.wrong or 'ok'}\n")
+            done(result)
             return result
 
         return await asyncio.gather(*map(alone, chosen))

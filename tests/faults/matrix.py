@@ -10,6 +10,7 @@ DOCUMENT = ROOT / "deploy" / "docs" / "faults.md"
 TITLES = ("fault", "mode", "clients see", "metric", "alert, true after", "recovery")
 HEAD = f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}"
 SINCE_1970 = 1e9  # seconds: more is a moment
+MARKS = re.compile(r"(<!-- faults -->\n)(.*?)(<!-- /faults -->)", re.DOTALL)
 PARTS = (defence, upstream, network, embedded, process, identity, audit, redis, load)
 
 
@@ -19,9 +20,22 @@ def all_faults() -> list[Fault]:
     return sorted(FAULTS, key=lambda one: order.index(one.play.__module__))
 
 
-def table(results: list[Result]) -> str:
-    """The results as Markdown."""
-    return "\n".join([HEAD, *(_row(result) for result in results)])
+def rows() -> dict[str, str]:
+    """The document's rows by the fault's name."""
+    found = MARKS.search(DOCUMENT.read_text())
+    lines = found[2].strip().splitlines()[2:] if found else []
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+
+
+def write(result: Result) -> None:
+    """Put a fault's row into the document's table, in the place of an older one."""
+    known = {**rows(), result.fault.name: _row(result)}
+    table = [HEAD, *(known[one.name] for one in all_faults() if one.name in known)]
+    lines = "\n".join(table)
+    document, count = MARKS.subn(lambda m: f"{m[1]}{lines}\n{m[3]}", DOCUMENT.read_text())
+    if count != 1:
+        raise ValueError(f"{DOCUMENT.name} has no place for the table")
+    DOCUMENT.write_text(document)
 
 
 def _row(result: Result) -> str:
@@ -40,12 +54,3 @@ def _moved(before: float | None, then: float | None) -> str:
     if before is not None and then is not None and min(before, then) > SINCE_1970:
         return f"{then - before:+.0f} s"
     return " → ".join("none" if value is None else f"{value:g}" for value in (before, then))
-
-
-def write(text: str) -> None:
-    """Put the table between the document's marks."""
-    marks = re.compile(r"(<!-- faults -->\n).*?(<!-- /faults -->)", re.DOTALL)
-    document, count = marks.subn(lambda m: f"{m[1]}{text}\n{m[2]}", DOCUMENT.read_text())
-    if count != 1:
-        raise ValueError(f"{DOCUMENT.name} has no place for the table")
-    DOCUMENT.write_text(document)
