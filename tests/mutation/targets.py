@@ -34,7 +34,7 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     f"{GATEWAY}/limits.py": ("tests/gateway/test_limits.py", "tests/gateway/test_recorded.py"),
     f"{GATEWAY}/shared_counts.py": ("tests/gateway/test_limits_shared.py",),
     f"{GATEWAY}/admission.py": ("tests/gateway/test_admission.py",),
-    f"{GATEWAY}/door.py": ("tests/gateway/test_door.py",),
+    f"{GATEWAY}/door.py": ("tests/gateway/test_door.py", "tests/gateway/test_door_kinds.py"),
     f"{GATEWAY}/shares.py": ("tests/gateway/test_shares.py",),
     f"{GATEWAY}/release.py": ("tests/gateway/test_release.py",),
     "guard/pack.py": ("tests/test_pack.py",),
