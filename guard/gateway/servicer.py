@@ -13,9 +13,10 @@ from guard.errors import InputError, OverloadedError, UnknownModelError
 from guard.gateway import codec, protocol
 from guard.gateway.admission import away
 from guard.gateway.guarded import GuardedModel, Served
-from guard.gateway.identity import current
+from guard.gateway.identity import ANONYMOUS, current
 from guard.gateway.limits import Limiter
 from guard.gateway.recorded import record_refusal
+from guard.gateway.shares import Shares
 from guard.gateway.status import Failure, code_of, failure
 from guard.gateway.upstream import GrpcUpstream, Metadata, forwardable
 
@@ -75,7 +76,7 @@ class InferenceServicer:
     ) -> None:
         self.models, self.gateway, self.passthrough = models, gateway, passthrough
         self.limiter, self.version = limiter, version
-        self.in_flight = 0
+        self.places = Shares(gateway.max_in_flight)
         self.received = 0  # bytes of inference requests since the start
         self.reserved = {"", *(model.model.upstream_model for model in models.values())}
 
@@ -133,20 +134,26 @@ class InferenceServicer:
     async def model_infer(self, data: bytes, context: Any) -> protocol.Message:
         """One inference request, counted, bounded in number and time."""
         self.received += len(data)
-        self.check_room()
-        self.in_flight += 1
+        known = current()
+        caller = context.peer() if known is ANONYMOUS else known.name
+        if not self.places.take(caller):
+            raise _full()
         metrics.IN_FLIGHT.inc()
         try:
             return await self._infer(data, context)
         finally:
-            self.in_flight -= 1
+            self.places.give(caller)
             metrics.IN_FLIGHT.dec()
+
+    @property
+    def in_flight(self) -> int:
+        """Inference requests being worked on."""
+        return self.places.taken
 
     def check_room(self) -> None:
         """Raise OverloadedError where no more requests are taken on."""
         if self.in_flight >= self.gateway.max_in_flight:
-            message = "too many requests are being worked on"
-            raise OverloadedError(message, retry_after=away(AWAY))
+            raise _full()
 
     def seconds(self, context: Any) -> float:
         """The seconds this call may take: the caller's, at most the server's."""
@@ -214,6 +221,10 @@ class InferenceServicer:
         )
         response = method.response.FromString(answer)
         return await _send_metadata(Served(response, leading, trailing), context)
+
+
+def _full() -> OverloadedError:
+    return OverloadedError("too many requests are being worked on", retry_after=away(AWAY))
 
 
 def refuse_shared_memory(request: protocol.Message) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from guard.config.limits import Limits
 from guard.gateway import protocol
-from guard.testing import clean_images
-from tests.abuse.attackers import ATTACKERS, connected
+from guard.testing import FakeUpstream, clean_images
+from tests.abuse.attackers import ATTACKERS, connected, message
 from tests.gateway.setting import Setting, Settings, counted, until
 from tests.gateway.wire import Caller, failure_of, infer_request
 
@@ -107,3 +107,18 @@ async def test_raw_attackers_leave_a_healthy_client_alone(here: Setting, attack:
 
 def _address(here: Setting) -> str:
     return here.caller.address
+
+
+async def test_one_connection_cannot_keep_all_handlers_busy(tiny_pack: Path) -> None:
+    """Valid requests in any number from one connection leave room for another's."""
+    async with Settings() as settings:
+        fake = FakeUpstream(delay=0.2)
+        here = await settings.start(tiny_pack, fake, gateway={"max_in_flight": 6})
+        await here.caller.infer(clean_images([1]))
+        request = message(infer_request(clean_images([0])).SerializeToString())
+        async with connected(here.caller.address) as greedy:
+            for _ in range(20):
+                await greedy.send(greedy.headers(), *greedy.body(request, ended=True))
+            await until(lambda: counted("guard_in_flight") >= 3)
+            assert counted("guard_in_flight") < 6
+            assert len((await here.caller.infer(clean_images([2]))).outputs["label"]) == 1
