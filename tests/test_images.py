@@ -13,7 +13,17 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from guard.errors import ConfigError, InputError
-from guard.images import PixelSpec, decode_image, image_size, resize, to_pixels
+from guard.images import (
+    COST,
+    COST_OF_ONE_PASS,
+    FREE_BYTES,
+    PixelSpec,
+    affordable_pixels,
+    decode_image,
+    image_size,
+    resize,
+    to_pixels,
+)
 from tests.gateway.malformed import bomb
 
 SPEC = PixelSpec((3, 4, 5))
@@ -280,3 +290,43 @@ def test_impossible_specs() -> None:
             PixelSpec((3, 4, 5), **options)
     with pytest.raises(ConfigError, match="1 or 3 channels"):
         PixelSpec((2, 4, 5), encoded=True)
+
+
+def _pays(form: str, side: int, **options: Any) -> bool:
+    """Whether a picture of one colour of so many pixels is decoded."""
+    data = _file(Image.new("RGB", (side, side)), form, **options)
+    try:
+        return decode_image(data, size=(8, 8)).shape == (3, 8, 8)
+    except InputError as error:
+        assert "pixels are too many for" in str(error)
+        return False
+
+
+@pytest.mark.parametrize(
+    ("form", "side", "options"),
+    [
+        ("PNG", 1825, {}),
+        ("JPEG", 2449, {}),
+        ("JPEG", 1651, {"progressive": True}),
+        ("WEBP", 1328, {"lossless": True}),
+    ],
+)
+def test_pixels_are_paid_for_with_bytes(form: str, side: int, options: dict[str, Any]) -> None:
+    """Of what costs nothing to send, only as much is decoded as costs little to hold."""
+    assert _pays(form, side, **options)
+    assert not _pays(form, side + 1, **options)
+
+
+def test_more_bytes_pay_for_more_pixels() -> None:
+    """A picture that was costly to send may be as large as `max_pixels` says."""
+    data = _file(_noise(1900, 1900), "PNG")
+    assert decode_image(data, size=(8, 8)).shape == (3, 8, 8)
+
+
+def test_a_scan_that_lacks_a_colour_is_no_single_pass() -> None:
+    """A JPEG in several scans costs what a progressive one costs, whatever its frame says."""
+    data = bytearray(_file(_noise(8, 8), "JPEG"))
+    assert affordable_pixels("JPEG", bytes(data)) == FREE_BYTES // COST_OF_ONE_PASS
+    at = data.index(b"\xff\xda")
+    data[at + 4] = 1
+    assert affordable_pixels("JPEG", bytes(data)) == FREE_BYTES // COST["JPEG"]
