@@ -62,7 +62,7 @@ def test_the_lock_is_what_the_tests_run_with() -> None:
 
 
 def test_the_lock_holds_all_that_serving_needs() -> None:
-    """What pyproject.toml asks for, Redis included, and what that asks for in turn, with fitting versions."""
+    """What pyproject.toml asks for, Redis too, and what that asks for, in fitting versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = pins(CI / "serving.lock")
     extra = project["optional-dependencies"]["redis"]
