@@ -209,6 +209,13 @@ def test_grants_match_whole_names_or_beginnings() -> None:
     assert who.by_certificate([], ["b"]).tenant == "cn:b"
 
 
+def test_an_identity_cannot_be_changed() -> None:
+    """Whoever handles a call cannot make its caller another, by mistake or otherwise."""
+    with pytest.raises(AttributeError):
+        ANONYMOUS.name = "somebody"  # type: ignore[misc]
+    assert ANONYMOUS.name == "anonymous"
+
+
 def test_without_certificates_a_token_is_missed(tmp_path: Path) -> None:
     """No header is "missing"; with certificates it is for the certificate to tell."""
     (tmp_path / "keys").write_text(jwks(Issuer()))

@@ -207,3 +207,14 @@ def test_what_cannot_be_opened_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^gateway\.audit: .*log: File exists") as caught:
         open_audit(settings)
     assert caught.value.key == "gateway.audit"
+
+
+async def test_a_record_of_nobody_names_nobody(tmp_path: Path) -> None:
+    """What the gateway itself did has no subject and went well, unless something else is said."""
+    settings = AuditSettings(folder=str(tmp_path / "log"), key_file=str(tmp_path / "keys"))
+    audit = open_audit(settings)
+    audit.record("gateway.stop")
+    await audit.act("admin.call")
+    audit.close()
+    text = segment_files(tmp_path / "log")[0][1].read_bytes()
+    assert text.count(b'"actor":"","outcome":"ok"') == 3
