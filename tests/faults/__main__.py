@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.faults.frame import Fault, Result, run
-from tests.faults.matrix import all_faults, rows, write
+from tests.faults.matrix import FAILED, all_faults, rows, write
 from tests.faults.prometheus import present
 from tests.faults.stage import House
 
@@ -31,7 +31,7 @@ def main(words: list[str]) -> int:
 
 def _wanted(one: Fault, words: list[str]) -> bool:
     if words == ["--open"]:
-        return "FAILED" in rows().get(one.name, "FAILED")
+        return FAILED in rows().get(one.name, FAILED)
     return not words or any(word in one.name for word in words)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.end_to_end.peers.servers import ROOT
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 

@@ -9,6 +9,7 @@ from tests.faults.frame import FAULTS, Fault, Result
 DOCUMENT = ROOT / "deploy" / "docs" / "faults.md"
 TITLES = ("fault", "mode", "clients see", "metric", "alert, true after", "recovery")
 HEAD = f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}"
+FAILED = "| FAILED: "
 SINCE_1970 = 1e9  # seconds: more is a moment
 MARKS = re.compile(r"(<!-- faults -->\n)(.*?)(<!-- /faults -->)", re.DOTALL)
 PARTS = (defence, upstream, network, embedded, process, identity, audit, redis, load)
@@ -41,7 +42,7 @@ def write(result: Result) -> None:
 def _row(result: Result) -> str:
     one = result.fault
     if result.wrong:
-        return f"| {one.name} | FAILED: {'; '.join(result.wrong)} | | | | |"
+        return f"| {one.name} {FAILED}{'; '.join(result.wrong)} | | | | |"
     seen = ", ".join(f"{what} ({count})" for what, count in result.outcomes.most_common())
     moved = f"`{one.metric}` {_moved(result.before, result.then)}"
     alert = f"{one.alert} {result.alert_after:.1f} s"
