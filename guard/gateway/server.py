@@ -36,8 +36,8 @@ from guard.gateway.limits import Counts, Limiter, LocalCounts
 from guard.gateway.operators import GuardServicer
 from guard.gateway.pages import Pages
 from guard.gateway.recorded import Recorded, record_start
+from guard.gateway.redis_counts import SharedCounts
 from guard.gateway.servicer import InferenceServicer
-from guard.gateway.shared_counts import SharedCounts
 from guard.gateway.tls import Certificates, server_credentials, watched_certificates
 from guard.gateway.upstream import GrpcUpstream, Upstream
 from guard.gateway.watched import Watched

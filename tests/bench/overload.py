@@ -4,8 +4,8 @@ python -m tests.bench.overload [--seconds 60] [--times 5] [--pack models/cifar10
                                [--in-flight 64] [--json FILE]
 
 A pack's own ensemble behind `guard serve`, one image per request, the load from another process on
-the same machine. Capacity is what 32 callers in a closed loop get, before and after. Then requests arrive
-by an open clock: 10 s at half the capacity, --seconds at --times the capacity, 20 s at half.
+the same machine. Capacity is what 32 callers in a closed loop get, before and after. Then requests
+arrive by an open clock: 10 s at half the capacity, --seconds at --times the capacity, 20 s at half.
 goodput    answers within the deadline, a second, during the overload; share of the capacity
 refusals   RESOURCE_EXHAUSTED, from when they were due to be sent until they are told
 normal     from the end of the overload until the first second whose p99 is no longer than in the
@@ -20,6 +20,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard.config import Gateway
+from guard.gateway.shares import REMEMBERED
 from guard.pack import Pack
 from tests.bench import arrivals
 from tests.bench.serving import measure_server, pictures, request_file, wait_for
@@ -140,6 +142,7 @@ def measure(
         rates = (capacity[0] / 2, capacity[0] * times, capacity[0] / 2)
         phases = [f"{r}:{s}" for r, s in zip(rates, (BEFORE, seconds, AFTER), strict=True)]
         rows = arriving(address, requests, deadline, phases)
+        time.sleep(REMEMBERED + 1)  # for which the gateway keeps places for those connections
         capacity.append(measure_server(address, requests, CALLERS, CLOSED)["per_second"])
     return figures(rows, capacity, seconds)
 

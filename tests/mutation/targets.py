@@ -32,7 +32,7 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     f"{GATEWAY}/recorded.py": ("tests/gateway/test_recorded.py", "tests/gateway/audit"),
     f"{GATEWAY}/audit/*.py": AUDIT,
     f"{GATEWAY}/limits.py": ("tests/gateway/test_limits.py", "tests/gateway/test_recorded.py"),
-    f"{GATEWAY}/shared_counts.py": ("tests/gateway/test_limits_shared.py",),
+    f"{GATEWAY}/redis_counts.py": ("tests/gateway/test_limits_redis.py",),
     f"{GATEWAY}/admission.py": ("tests/gateway/test_admission.py",),
     f"{GATEWAY}/door.py": ("tests/gateway/test_door.py", "tests/gateway/test_door_kinds.py"),
     f"{GATEWAY}/shares.py": ("tests/gateway/test_shares.py",),

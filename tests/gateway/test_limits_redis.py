@@ -19,8 +19,8 @@ from guard.config import load_config
 from guard.config.limits import Limits
 from guard.errors import ConfigError
 from guard.gateway.limits import Allowance, LocalCounts, Refused, Use
+from guard.gateway.redis_counts import PREFIX, SCRIPT, SharedCounts, connect
 from guard.gateway.server import running
-from guard.gateway.shared_counts import PREFIX, SCRIPT, SharedCounts, connect
 from guard.testing import clean_images, gateway_config
 from tests.gateway.setting import counted, until
 from tests.gateway.wire import Caller
