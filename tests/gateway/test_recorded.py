@@ -134,9 +134,8 @@ async def test_what_is_too_much_is_recorded(tiny_pack: Path, tmp_path: Path) -> 
     """A refusal for overload is a refusal by limits."""
     settings = {"audit": kept(tmp_path), "max_in_flight": 1}
     async with running(gateway_config(tiny_pack, gateway=settings)) as gateway:
-        gateway.servicer.in_flight = 1
+        assert gateway.servicer.places.take("somebody else")
         assert await asked(gateway.address, INFER, _request()) == "RESOURCE_EXHAUSTED"
-        gateway.servicer.in_flight = 0
     assert [one["details"]["rpc"] for one in shown(tmp_path, "refused.limit")] == ["ModelInfer"]
 
 
