@@ -30,7 +30,7 @@ class Spoiled:
 
     def __init__(self, session: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self._session, self._change = session, change
-        self.provider = session.provider
+        self.inputs, self.outputs, self.provider = session.inputs, session.outputs, session.provider
 
     def run(self, feeds: Arrays, outputs: Iterable[str] | None = None) -> dict[str, Any]:
         """What the session says, spoiled."""
@@ -80,9 +80,9 @@ def embedded(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
 
     def spoil(gateway: Running) -> Undo:
         upstream: Any = gateway.servicer.models["tiny"].upstream
-        whole = upstream._run
-        upstream._batcher._run = lambda array: change(whole({"images": array}))
-        return lambda: setattr(upstream._batcher, "_run", upstream._run_batch)
+        whole = upstream.session
+        upstream.session = Spoiled(whole, change)
+        return lambda: setattr(upstream, "session", whole)
 
     return spoil
 

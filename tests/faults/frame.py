@@ -35,8 +35,8 @@ class Mode(enum.Enum):
 class Fault:
     """One row of the matrix.
 
-    sees: what clients may see while it lasts, the first of them at least once. metric: a selector
-    whose sum must change. alert: one of `guard.rules.yml`.
+    sees: what clients may see while it lasts, the first of them (partly: each) at least once.
+    metric: a selector whose sum must change. alert: one of `guard.rules.yml`.
     """
 
     name: str
@@ -139,7 +139,7 @@ async def _observe(one: Fault, stage: Stage, result: Result, began: float) -> No
     assert stage.traffic is not None
     broken = time.monotonic()
     async with asyncio.timeout(one.patience):
-        while not _enough(stage.traffic.outcomes(broken), one.sees[0]):
+        while not _enough(stage.traffic.outcomes(broken), one):
             await asyncio.sleep(0.05)
         if not one.after:
             await _metric_and_alert(one, stage, result, began)
@@ -159,8 +159,9 @@ async def _observe(one: Fault, stage: Stage, result: Result, began: float) -> No
         result.wrong.append(f"not {one.mode.value}: {dict(seen)}")
 
 
-def _enough(seen: Counter[str], wanted: str) -> bool:
-    return seen.total() >= ENOUGH and seen[wanted] > 0
+def _enough(seen: Counter[str], one: Fault) -> bool:
+    wanted = one.sees if one.mode is Mode.PARTLY else one.sees[:1]
+    return seen.total() >= ENOUGH and all(seen[outcome] for outcome in wanted)
 
 
 async def _metric_and_alert(one: Fault, stage: Stage, result: Result, began: float) -> None:
