@@ -132,7 +132,9 @@ async def _healthy(stage: Stage, result: Result) -> None:
             if await stage.value("up") != len(stage.gateways) or await stage.alerts():
                 quiet = time.monotonic()
             await asyncio.sleep(0.1)
-    result.before = await stage.value(result.fault.metric)
+        while (before := await stage.value(result.fault.metric)) is None:
+            await asyncio.sleep(0.1)
+    result.before = before
 
 
 async def _observe(one: Fault, stage: Stage, result: Result, began: float) -> None:

@@ -151,8 +151,8 @@ class Stage(contextlib.AsyncExitStack):
             file.write(f"\n{more}")
         gateway = Gateway(path, listen, breakable=breakable, environment=environment or {})
         self.gateways[name] = gateway
-        await gateway.start()
         self.push_async_callback(gateway.kill)
+        await gateway.start()
         return gateway
 
     def caller(self, role: str = "client", *, token: str = "", **options: Any) -> Caller:
