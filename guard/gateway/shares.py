@@ -1,16 +1,18 @@
-"""A fixed number of places, shared out: one caller's burst never keeps another from beginning.
+"""A fixed number of places, shared out: one caller's burst never takes what is another's.
 
-Max-min fairness without a queue. Whoever has no place takes any that is free. Whoever has some
-leaves one for each caller that was here lately or was turned away, and one for a newcomer; above
-an equal share, also one for each that is below its own. So a single caller has all places, a burst
-nearly all; who comes beside it begins at once, and has its share as the burst's places come free.
+Max-min fairness without a queue. Up to an equal share a caller takes any free place. Above it,
+whatever others lack of theirs is kept for them: for those at it and those who were here a moment
+ago the whole share, for those who were here lately and for a newcomer one place. So a single
+caller has all places, and with many each is sure of its share, whatever the others do.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import takewhile
 
-REMEMBERED = 10.0  # seconds for which a place is kept for a caller who holds none
+MOMENT = 1.0  # seconds for which its whole share is kept for a caller who holds none
+REMEMBERED = 10.0  # and one place
 
 
 class Shares:
@@ -47,14 +49,17 @@ class Shares:
         own = self._held.get(caller, 0)
         if not own:
             return True
-        self._forget()
+        now = self._forget()
         others = len(self._held) - 1 + len(self._idle)
-        if not others:
-            return True
-        kept = len(self._idle) + 1
         due = max(1, self.limit // (others + 1))
-        if own >= due:
-            kept += sum(held < due for held in self._held.values())
+        if not others or own < due:
+            return True
+        latest = now + REMEMBERED - MOMENT
+        here = sum(
+            1 for _ in takewhile(lambda until: until > latest, reversed(self._idle.values()))
+        )
+        kept = due * here + (len(self._idle) - here) + 1
+        kept += sum(max(0, due - held) for held in self._held.values())
         return self.taken + kept < self.limit
 
     def _remember(self, caller: str) -> None:
@@ -63,7 +68,9 @@ class Shares:
         if len(self._idle) > self.limit:
             self._idle.popitem(last=False)
 
-    def _forget(self) -> None:
+    def _forget(self) -> float:
+        """Whoever was here too long ago; the time now."""
         now = self._clock()
         while self._idle and next(iter(self._idle.values())) <= now:
             self._idle.popitem(last=False)
+        return now

@@ -33,6 +33,7 @@ class Outcome:
     attack: str
     connections: int = 0
     codes: Counter[str] = field(default_factory=Counter)  # of the healthy client
+    details: Counter[str] = field(default_factory=Counter)  # what its refusals said
     latencies: list[float] = field(default_factory=list)
     most_in_flight: float = 0.0
     limit: int = 0
@@ -49,12 +50,11 @@ class Outcome:
         """One line of the table."""
         p50, p99 = np.percentile(self.latencies or [np.nan], [50, 99]) * 1e3
         before, peak, after = (round(size / 2**20) for size in self.resident)
-        others = {code: n for code, n in self.codes.items() if code != "OK"}
         return (
             f"| {self.attack} | {self.connections:,} | {self.codes.total():,} | "
             f"{100 * self.ok:.2f} | {p50:.0f} / {p99:.0f} | {self.most_in_flight:.0f} of "
             f"{self.limit} | {before} / {peak} / {after} | {self.cpu_seconds:.1f} | "
-            f"{self.descriptors[0]} / {self.descriptors[1]} | {dict(others) or '-'} |"
+            f"{self.descriptors[0]} / {self.descriptors[1]} | {dict(self.details) or '-'} |"
         )
 
 
@@ -170,6 +170,7 @@ async def _ask(call: Any, request: bytes, rate: float, until: float, outcome: Ou
             outcome.latencies.append(time.monotonic() - due)
         except grpc.aio.AioRpcError as error:
             outcome.codes[error.code().name] += 1
+            outcome.details[str(error.details())[:80]] += 1
 
     tasks, due = [], time.monotonic()
     while due < until:
