@@ -36,13 +36,14 @@ class LateBodyError(GuardError, TimeoutError):
 class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Lets so many calls in at once, and gives each so many seconds to send its request.
 
-    `room` raises OverloadedError while no inference is taken on: then it is turned away by its head
-    alone, before anything else is done for it, which is what an overload is made of.
+    `room(context)` raises OverloadedError while no inference is taken on, of this call's caller or,
+    without a context, of anybody: then it is turned away by its head alone, before anything else is
+    done for it, which is what an overload is made of.
     """
 
-    def __init__(self, limits: Limits, room: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, limits: Limits, room: Callable[..., None] = lambda *_: None) -> None:
         self.shares = Shares(limits.max_open_calls)
-        self._room, self._away = room, (-math.inf, refusing(OverloadedError("")))
+        self._room, self._away = room, (-math.inf, failure(OverloadedError("")))
         self._body_timeout = limits.body_timeout
         metrics.OPEN_CALLS.set_function(lambda: self.shares.taken)
 
@@ -56,7 +57,7 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
             try:
                 self._room()
             except OverloadedError as error:
-                return self._turned_away(error)
+                return refusing(self._turned_away(error))
         given = handler_call_details.invocation_metadata or ()
         if sum(len(key) + len(value) for key, value in given) > MAX_METADATA:
             return refusing(InputError(f"more than {MAX_METADATA} bytes of metadata"))
@@ -65,21 +66,25 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
             return None
         if handler.request_streaming or handler.response_streaming:
             return self._streaming(handler)
+        room = self._room if handler_call_details.method == INFER else None
         return grpc.stream_unary_rpc_method_handler(
-            self._unary(handler.unary_unary, handler.request_deserializer),
+            self._unary(handler.unary_unary, handler.request_deserializer, room),
             response_serializer=handler.response_serializer,
         )
 
-    def _turned_away(self, error: OverloadedError) -> grpc.RpcMethodHandler:
+    def _turned_away(self, error: OverloadedError) -> Failure:
         """One answer for all that are turned away within TOGETHER seconds: it costs to make one."""
-        made, handler = self._away
+        made, failed = self._away
         if time.monotonic() - made > TOGETHER:
-            handler = refusing(error)
-            self._away = (time.monotonic(), handler)
-        return handler
+            failed = failure(error)
+            self._away = (time.monotonic(), failed)
+        return failed
 
     def _unary(
-        self, behaviour: Callable[[Any, Any], Awaitable[Any]], decode: Callable[[bytes], Any] | None
+        self,
+        behaviour: Callable[[Any, Any], Awaitable[Any]],
+        decode: Callable[[bytes], Any] | None,
+        room: Callable[[Any], None] | None,
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(_requests: Any, context: Any) -> Any:
             caller = context.peer()
@@ -87,8 +92,12 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
                 return fail(context, OverloadedError("too many calls are open"))
             try:
                 try:
+                    if room is not None:
+                        room(context)
                     data = await self._body(context)
                     request = data if decode is None else decoded(data, decode)
+                except OverloadedError as error:
+                    return fail_with(context, self._turned_away(error))
                 except (InputError, LateBodyError) as error:
                     return fail(context, error)
                 return await behaviour(request, context)
@@ -134,15 +143,12 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
         return bytes(data)
 
 
-def refusing(error: Exception) -> grpc.RpcMethodHandler:
+def refusing(error: Exception | Failure) -> grpc.RpcMethodHandler:
     """A handler for a call of any kind that fails without reading what is sent."""
-
-    failed: list[Failure] = []
+    failed = error if isinstance(error, Failure) else failure(error)
 
     async def refuse(_requests: Any, context: Any) -> None:
-        if not failed:
-            failed.append(failure(error))
-        fail_with(context, failed[0])
+        fail_with(context, failed)
 
     return grpc.stream_stream_rpc_method_handler(refuse)
 

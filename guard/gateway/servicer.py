@@ -134,8 +134,7 @@ class InferenceServicer:
     async def model_infer(self, data: bytes, context: Any) -> protocol.Message:
         """One inference request, counted, bounded in number and time."""
         self.received += len(data)
-        known = current()
-        caller = context.peer() if known is ANONYMOUS else known.name
+        caller = _caller(context)
         if not self.places.take(caller):
             raise _full()
         metrics.IN_FLIGHT.inc()
@@ -150,9 +149,10 @@ class InferenceServicer:
         """Inference requests being worked on."""
         return self.places.taken
 
-    def check_room(self) -> None:
-        """Raise OverloadedError where no more requests are taken on."""
-        if self.in_flight >= self.gateway.max_in_flight:
+    def check_room(self, context: Any = None) -> None:
+        """Raise OverloadedError where no more requests are taken on, from this call's caller."""
+        places = self.places
+        if not (places.free_for(_caller(context)) if context else places.taken < places.limit):
             raise _full()
 
     def seconds(self, context: Any) -> float:
@@ -221,6 +221,12 @@ class InferenceServicer:
         )
         response = method.response.FromString(answer)
         return await _send_metadata(Served(response, leading, trailing), context)
+
+
+def _caller(context: Any) -> str:
+    """Whose share of the places it takes: a name's, or the connection's."""
+    known = current()
+    return str(context.peer()) if known is ANONYMOUS else known.name
 
 
 def _full() -> OverloadedError:

@@ -27,7 +27,7 @@ class Shares:
 
     def take(self, caller: str) -> bool:
         """One more place for this caller, if there is one that is not kept for another."""
-        if self.taken >= self.limit or not self._spared(caller):
+        if not self.free_for(caller):
             if caller not in self._held:
                 self._remember(caller)
             return False
@@ -35,6 +35,10 @@ class Shares:
         self._held[caller] = self._held.get(caller, 0) + 1
         self.taken += 1
         return True
+
+    def free_for(self, caller: str) -> bool:
+        """Whether `take` would give one."""
+        return self.taken < self.limit and self._spared(caller)
 
     def give(self, caller: str) -> None:
         """Back what `take` gave. KeyError when it gave nothing."""
