@@ -4,16 +4,19 @@ python -m tests.bench.drain [--times 100] [--callers 16]
 
 Two gateways, and a stock gRPC client that spreads its calls over both (round_robin) and watches
 their health (healthCheckConfig); it never repeats a call. In turn each gets SIGTERM in the
-middle of the load and is started again on the same port. Every request takes 30 ms at the upstream
+middle of the load and is started again on the same port; the next is stopped once that one answers
+requests again, as any rolling update waits. Every request takes 30 ms at the upstream
 at least, so that many are under way whenever one stops. 1 when a request failed.
 """
 
 import argparse
 import asyncio
 import contextlib
+import re
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,19 +73,26 @@ def drained(times: int, callers: int, folder: Path, *, delay: float = 0.03) -> D
     port = free_port()
     with contextlib.ExitStack() as stack:
         stack.enter_context(started(UPSTREAM, str(port), str(delay)))
-        configs = []
+        configs, pages = [], []
         for name in ("one", "two"):
             model = {"name": "model", "upstream": f"grpc://127.0.0.1:{port}"}
-            listen = f"127.0.0.1:{free_port()}"
-            configs.append(write_config(folder / f"{name}.toml", pack, model, listen=listen))
+            listen, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+            file = folder / f"{name}.toml"
+            configs.append(write_config(file, pack, model, listen=listen, metrics=metrics))
+            pages.append(f"http://{metrics}/metrics")
         gateways = [Process(GATEWAY, str(config)) for config in configs]
         stack.callback(lambda: [gateway.kill() for gateway in gateways])
-        asyncio.run(_drain(times, callers, configs, gateways, outcome))
+        asyncio.run(_drain(times, callers, configs, pages, gateways, outcome))
     return outcome
 
 
 async def _drain(
-    times: int, callers: int, configs: list[Path], gateways: list[Process], outcome: Drained
+    times: int,
+    callers: int,
+    configs: list[Path],
+    pages: list[str],
+    gateways: list[Process],
+    outcome: Drained,
 ) -> None:
     target = "ipv4:" + ",".join(gateway.address for gateway in gateways)
     options = [
@@ -101,11 +111,22 @@ async def _drain(
             outcome.exits[await asyncio.to_thread(gateway.stop)] += 1
             outcome.seconds.append(time.monotonic() - begun)
             gateways[turn % 2] = await asyncio.to_thread(Process, GATEWAY, str(configs[turn % 2]))
-            await asyncio.sleep(0.7)  # until the client has found it again
+            await asyncio.to_thread(_answers, pages[turn % 2])
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r{turn + 1}/{times} stops, {dict(outcome.codes)}")
         over.set()
         await asyncio.gather(*asking)
+
+
+def _answers(page: str) -> None:
+    """Returns when the gateway with this page has answered a request of the load."""
+    while True:
+        with contextlib.suppress(OSError):
+            with urllib.request.urlopen(page, timeout=5) as reply:  # noqa: S310 (our own)
+                text = reply.read().decode()
+            if re.search(r'^guard_requests_total{.*code="OK".*} [1-9]', text, re.MULTILINE):
+                return
+        time.sleep(0.05)
 
 
 async def _ask(channel: grpc.aio.Channel, over: asyncio.Event, outcome: Drained) -> None:
