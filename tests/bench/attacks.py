@@ -1,7 +1,8 @@
 """Attacks against the toolboxes: how fast PGD-10 is crafted, and whether the numbers agree.
 
 python -m tests.bench.attacks [--pack models/gtsrb] [--data FOLDER] [--count 256] [--device cpu]
-                              [--batch 64] [--rounds 7] [--threads 1] [--agree] [--eps 8]
+                              [--batch 64] [--rounds 7] [--threads 1] [--agree] [--only PGD]
+                              [--eps 8]
 
 Speed: images per second of PGD-10 (L-inf, steps of eps/4, random start) on the pack's lead member.
 Everybody gets the same model, pictures, batches and settings, in plain single precision and plain
@@ -163,8 +164,8 @@ def speed(bench: Bench, rounds: int) -> None:
         print(f"{name:20} {rate:9.1f} {ratio:7.2f}x")
 
 
-def agree(bench: Bench) -> None:
-    """Prints the second table."""
+def agree(bench: Bench, wanted: str = "") -> None:
+    """Prints the second table; wanted: only the attacks whose names begin so."""
     generator = torch.Generator(bench.images.device).manual_seed(0)
     given: dict[str, Any] = {"eps": bench.eps, "generator": generator}
     options = {"eps_step": bench.step, "max_iter": 20, "num_random_init": 1}
@@ -191,7 +192,7 @@ def agree(bench: Bench) -> None:
     }
     print(f"{'robust accuracy':20} {'by':14} {'%':>6} {'seconds':>8}")
     for row, crafts in rows.items():
-        for name, make in crafts.items():
+        for name, make in crafts.items() if row.startswith(wanted) else ():
             started = time.perf_counter()
             share = 100 * bench.standing(make())
             seconds = time.perf_counter() - started
@@ -225,6 +226,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eps", type=float, default=8, help="in 1/255")
     parser.add_argument("--agree", action="store_true")
+    parser.add_argument("--only", default="", help="of --agree: PGD, APGD or AutoAttack")
     told = parser.parse_args()
     torch.set_num_threads(told.threads)
     warnings.simplefilter("ignore")
@@ -240,7 +242,7 @@ def main() -> None:
         )  # fmt: skip
         print(f"{told.pack}, member {evidence.lead}, {len(images)} pictures, eps {told.eps:g}/255")
         if told.agree:
-            agree(bench)
+            agree(bench, told.only)
         else:
             speed(bench, told.rounds)
     except GuardError as error:
