@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,7 @@ def test_memory_is_a_finding() -> None:
             """Take memory and use it."""
             return str((bytearray(b"x" * (40 << 20)) + data)[-1:])
 
+    Path("/proc/self/clear_refs").write_text("5")  # what other tests took at their peak is over
     with Hungry() as target:
         tally = fuzz(target, 1)
     assert tally.findings == {"memory": 1}
