@@ -50,14 +50,22 @@ def look(process: Process, begun: float) -> Sample:
     return Sample(time.monotonic() - begun, process.resident_bytes, open_files, threads)
 
 
-def watch(process: Process, metrics: str, load: subprocess.Popen[bytes]) -> Iterator[Sample]:
-    """Samples until the load has ended."""
+def watch(
+    process: Process, metrics: str, load: subprocess.Popen[bytes], file: Path
+) -> Iterator[Sample]:
+    """Samples until the load has ended, each written to the file as it comes."""
     begun = time.monotonic()
-    while load.poll() is None:
-        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
-            page.read()
-        yield look(process, begun)
-        time.sleep(EVERY)
+    with file.open("w", newline="") as table:
+        rows = csv.writer(table)
+        rows.writerow(Sample._fields)
+        while load.poll() is None:
+            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
+                page.read()
+            sample = look(process, begun)
+            rows.writerow(sample)
+            table.flush()
+            yield sample
+            time.sleep(EVERY)
 
 
 def slope(samples: list[Sample]) -> tuple[float, float, float]:
@@ -69,14 +77,15 @@ def slope(samples: list[Sample]) -> tuple[float, float, float]:
     return float(line.slope), float(line.slope - wide), float(line.slope + wide)
 
 
-def soak(pack: Path, minutes: float, share: float, folder: Path) -> tuple[str, list[Sample]]:
-    """One line of figures, and the samples."""
+def soak(pack: Path, minutes: float, share: float, folder: Path, file: Path) -> str:
+    """One line of figures; the samples go to the file."""
     metrics = f"127.0.0.1:{free_port()}"
     config = write_config(
         folder / "guard.toml",
         pack.resolve(),
         {"name": "model", "answer": "ensemble"},
         metrics=metrics,
+        max_connection_age=1e6,  # the load's connections are for ever
         audit={"folder": str(folder / "audit"), "key_file": str(folder / "audit.key")},
         limits={"images_per_second": 1e6, "images_per_day": 10**9},
     )
@@ -89,7 +98,9 @@ def soak(pack: Path, minutes: float, share: float, folder: Path) -> tuple[str, l
             load = subprocess.Popen(
                 [*command, DEADLINE, f"{rate}:{seconds}"], cwd=servers.ROOT, stdout=rows
             )
-            samples = list(watch(process, metrics, load))
+            samples = list(watch(process, metrics, load, file))
+    if load.returncode:
+        raise SystemExit(f"the load ended with {load.returncode}; the samples are in {file}")
     answers = np.load(io.BytesIO((folder / "rows.npy").read_bytes()))
     good = answers[:, 4] == 0
     p50, p99 = np.percentile(answers[good, 3], [50, 99]) * 1e3
@@ -103,7 +114,7 @@ def soak(pack: Path, minutes: float, share: float, folder: Path) -> tuple[str, l
         f"{late[-1].resident_bytes / 2**20:.0f} MB at the end, slope {middle:+.1f} MB/h "
         f"(95% {low:+.1f} to {high:+.1f}); descriptors {files[0]} to {files[-1]}, threads "
         f"{threads[0]} to {threads[-1]}"
-    ), samples
+    )
 
 
 def main() -> None:
@@ -115,11 +126,8 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        line, samples = soak(chosen.pack, chosen.minutes, chosen.share, Path(folder))
-    print(line)
-    if chosen.csv is not None:
-        with chosen.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([Sample._fields, *samples])
+        file = chosen.csv or Path(folder) / "samples.csv"
+        print(soak(chosen.pack, chosen.minutes, chosen.share, Path(folder), file))
 
 
 if __name__ == "__main__":
