@@ -1,9 +1,10 @@
 """A fixed number of places, shared out: one caller's burst never takes what is another's.
 
-Max-min fairness without a queue. Up to an equal share a caller takes any free place. Above it,
-whatever others lack of theirs is kept for them: for those at it and those who were here a moment
-ago the whole share, for those who were here lately and for a newcomer one place. So a single
-caller has all places, and with many each is sure of its share, whatever the others do.
+Max-min fairness without a queue. Half of the places are anybody's: connections that come and go are
+no crowd. Beyond, a caller takes any free place up to an equal share. Above that, whatever others lack
+of theirs is kept for them: for those at it and those who were here a moment ago the whole share, for
+those who were here lately and for a newcomer one place. So a single caller has all places, and with
+many each is sure of its share, whatever the others do.
 """
 
 import time
@@ -51,7 +52,7 @@ class Shares:
     def _spared(self, caller: str) -> bool:
         """Whether one more leaves what is kept for others."""
         own = self._held.get(caller, 0)
-        if not own:
+        if not own or self.taken < self.limit // 2:
             return True
         now = self._forget()
         others = len(self._held) - 1 + len(self._idle)

@@ -95,6 +95,15 @@ def test_a_share_comes_free_as_a_burst_goes_on() -> None:
     assert got >= 3
 
 
+def test_connections_that_come_and_go_are_no_crowd() -> None:
+    """After a hundred short visits one caller still has half of the places at once."""
+    shares = Shares(64, clock=lambda: 0.0)
+    for number in range(100):
+        assert shares.take(str(number))
+        shares.give(str(number))
+    assert sum(shares.take("steady") for _ in range(64)) >= 32
+
+
 def test_strangers_cannot_grow_what_is_remembered() -> None:
     """A million names take no more memory than the limit allows."""
     shares = Shares(4, clock=lambda: 0.0)
