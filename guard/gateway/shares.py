@@ -1,10 +1,10 @@
 """A fixed number of places, shared out: one caller's burst never takes what is another's.
 
-Max-min fairness without a queue. Half of the places are anybody's: connections that come and go are
-no crowd. Beyond, a caller takes any free place up to an equal share. Above that, whatever others lack
-of theirs is kept for them: for those at it and those who were here a moment ago the whole share, for
-those who were here lately and for a newcomer one place. So a single caller has all places, and with
-many each is sure of its share, whatever the others do.
+Max-min fairness without a queue. Up to an equal share a caller takes any free place. Above it,
+whatever others lack of theirs is kept for them: for those at it and those who were here a moment
+ago the whole share, for those who were here lately and for a newcomer one place. So a single
+caller has all places, and with many each is sure of its share, whatever the others do. Connections
+that come for a call or two and go are no crowd: only who came back is remembered.
 """
 
 import time
@@ -14,6 +14,7 @@ from itertools import takewhile
 
 MOMENT = 1.0  # seconds for which its whole share is kept for a caller who holds none
 REMEMBERED = 10.0  # and one place
+REGULAR = 4  # calls after which a caller is remembered
 
 
 class Shares:
@@ -25,6 +26,7 @@ class Shares:
         self._clock = clock
         self._held: dict[str, int] = {}
         self._idle: OrderedDict[str, float] = OrderedDict()  # until when, the oldest first
+        self._calls: OrderedDict[str, int] = OrderedDict()  # of each, who called last at the end
 
     def take(self, caller: str) -> bool:
         """One more place for this caller, if there is one that is not kept for another."""
@@ -33,6 +35,9 @@ class Shares:
                 self._remember(caller)
             return False
         self._idle.pop(caller, None)
+        self._calls[caller] = self._calls.pop(caller, 0) + 1
+        if len(self._calls) > 2 * self.limit:
+            self._calls.popitem(last=False)
         self._held[caller] = self._held.get(caller, 0) + 1
         self.taken += 1
         return True
@@ -47,12 +52,13 @@ class Shares:
         self._held[caller] -= 1
         if not self._held[caller]:
             del self._held[caller]
-            self._remember(caller)
+            if self._calls.get(caller, 0) >= REGULAR:
+                self._remember(caller)
 
     def _spared(self, caller: str) -> bool:
         """Whether one more leaves what is kept for others."""
         own = self._held.get(caller, 0)
-        if not own or self.taken < self.limit // 2:
+        if not own:
             return True
         now = self._forget()
         others = len(self._held) - 1 + len(self._idle)
@@ -70,7 +76,7 @@ class Shares:
     def _remember(self, caller: str) -> None:
         self._idle.pop(caller, None)
         self._idle[caller] = self._clock() + REMEMBERED
-        if len(self._idle) > self.limit:
+        if len(self._idle) > self.limit // 4:
             self._idle.popitem(last=False)
 
     def _forget(self) -> float:

@@ -11,6 +11,7 @@ import pytest
 
 from guard.config.limits import Limits
 from guard.gateway import protocol
+from guard.gateway.shares import REGULAR
 from guard.testing import FakeUpstream, clean_images
 from tests.abuse.attackers import ATTACKERS, connected, message
 from tests.gateway.setting import Setting, Settings, counted, until
@@ -37,7 +38,7 @@ async def _opened(caller: Caller) -> grpc.aio.StreamUnaryCall:
 async def test_calls_without_bodies_do_not_lock_out_another_connection(here: Setting) -> None:
     """One connection that opens all the calls it can leaves the others their share."""
     async with connected(_address(here)) as greedy:
-        await here.caller.infer(clean_images([1]))
+        await _often(here)
         await greedy.send(*[greedy.headers() for _ in range(40)])
         await until(lambda: counted("guard_open_calls") >= 9)
         assert len((await here.caller.infer(clean_images([2]))).outputs["label"]) == 1
@@ -95,7 +96,7 @@ async def test_raw_attackers_leave_a_healthy_client_alone(here: Setting, attack:
     """Two hostile connections in raw frames: every honest request is still answered."""
     loop = asyncio.get_running_loop()
     request = infer_request(clean_images([1])).SerializeToString()
-    await here.caller.infer(clean_images([1]))
+    await _often(here)
     ends = loop.time() + 1
     hostile = [ATTACKERS[attack](_address(here), request, ends) for _ in range(2)]
     tasks = [asyncio.ensure_future(one) for one in hostile]
@@ -103,6 +104,12 @@ async def test_raw_attackers_leave_a_healthy_client_alone(here: Setting, attack:
         assert len((await here.caller.infer(clean_images([2]))).outputs["label"]) == 1
         await asyncio.sleep(0.02)
     await asyncio.gather(*tasks)
+
+
+async def _often(here: Setting) -> None:
+    """Calls until the gateway knows this connection as a regular one."""
+    for _ in range(REGULAR):
+        await here.caller.infer(clean_images([1]))
 
 
 def _address(here: Setting) -> str:
@@ -114,7 +121,7 @@ async def test_one_connection_cannot_keep_all_handlers_busy(tiny_pack: Path) -> 
     async with Settings() as settings:
         fake = FakeUpstream(delay=0.2)
         here = await settings.start(tiny_pack, fake, gateway={"max_in_flight": 6})
-        await here.caller.infer(clean_images([1]))
+        await _often(here)
         request = message(infer_request(clean_images([0])).SerializeToString())
         async with connected(here.caller.address) as greedy:
             for _ in range(20):
