@@ -15,7 +15,7 @@ import grpc.aio
 from guard import metrics
 from guard.errors import GuardError
 from guard.gateway import permissions
-from guard.gateway.door import decoded, refusing
+from guard.gateway.door import decoded, kind_of, refusing
 from guard.gateway.identity import CURRENT, Authenticator, Identity
 from guard.gateway.servicer import fail
 from guard.gateway.status import ForbiddenError, UnauthenticatedError
@@ -71,8 +71,7 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
 
     def _behind(self, handler: grpc.RpcMethodHandler, path: str) -> grpc.RpcMethodHandler:
         """The same handler, once the certificate has been looked at."""
-        kind = "stream" if handler.request_streaming else "unary"
-        kind += "_stream" if handler.response_streaming else "_unary"
+        kind = kind_of(handler)
         behaviour = getattr(handler, kind)
         decode = handler.request_deserializer
         once = None if handler.request_streaming else decode  # a stream is decoded as it is read

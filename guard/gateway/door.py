@@ -86,49 +86,52 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
         decode: Callable[[bytes], Any] | None,
         room: Callable[[Any], None] | None,
     ) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def call(_requests: Any, context: Any) -> Any:
-            caller = context.peer()
-            if not self.shares.take(caller):
-                return fail(context, OverloadedError("too many calls are open"))
+        async def answer(_requests: Any, context: Any) -> Any:
             try:
-                try:
-                    if room is not None:
-                        room(context)
-                    data = await self._body(context)
-                    request = data if decode is None else decoded(data, decode)
-                except OverloadedError as error:
-                    return fail_with(context, self._turned_away(error))
-                except (InputError, LateBodyError) as error:
-                    return fail(context, error)
-                return await behaviour(request, context)
-            finally:
-                self.shares.give(caller)
+                if room is not None:
+                    room(context)
+                data = await self._body(context)
+                request = data if decode is None else decoded(data, decode)
+            except OverloadedError as error:
+                return fail_with(context, self._turned_away(error))
+            except (InputError, LateBodyError) as error:
+                return fail(context, error)
+            return await behaviour(request, context)
 
-        return call
+        return self._counted(answer)
 
     def _streaming(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         """A stream counts as long as it is open; it has no one body."""
-        kind = "stream" if handler.request_streaming else "unary"
-        kind += "_stream" if handler.response_streaming else "_unary"
+        kind = kind_of(handler)
         behaviour = getattr(handler, kind)
+
+        async def answer(request: Any, context: Any) -> Any:
+            answers = behaviour(request, context)
+            if not hasattr(answers, "__aiter__"):
+                return await answers
+            async for one in answers:
+                await context.write(one)
+            return None
+
+        return getattr(grpc, f"{kind}_rpc_method_handler")(
+            self._counted(answer), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _counted(
+        self, behaviour: Callable[[Any, Any], Awaitable[Any]]
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        """The same behaviour, which holds one place while it runs."""
 
         async def call(request: Any, context: Any) -> Any:
             caller = context.peer()
             if not self.shares.take(caller):
                 return fail(context, OverloadedError("too many calls are open"))
             try:
-                answers = behaviour(request, context)
-                if not hasattr(answers, "__aiter__"):
-                    return await answers
-                async for answer in answers:
-                    await context.write(answer)
-                return None
+                return await behaviour(request, context)
             finally:
                 self.shares.give(caller)
 
-        return getattr(grpc, f"{kind}_rpc_method_handler")(
-            call, handler.request_deserializer, handler.response_serializer
-        )
+        return call
 
     async def _body(self, context: Any) -> bytes:
         """The request's bytes. LateBodyError, or InputError where there is none."""
@@ -141,6 +144,12 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
         if data is grpc.aio.EOF:
             raise InputError("the call came without a request")
         return bytes(data)
+
+
+def kind_of(handler: grpc.RpcMethodHandler) -> str:
+    """As gRPC names it: `unary_unary`, `stream_unary`, `unary_stream` or `stream_stream`."""
+    sent, answered = handler.request_streaming, handler.response_streaming
+    return f"{'stream' if sent else 'unary'}_{'stream' if answered else 'unary'}"
 
 
 def refusing(error: Exception | Failure) -> grpc.RpcMethodHandler:
