@@ -8,6 +8,8 @@ GuardError
 ├── OverloadedError      a bounded queue is full, or a caller's limit is reached
 ├── UpstreamError        the production classifier did not answer usefully
 ├── AuditError           the audit log cannot be written or read
+├── StoreError           suspects cannot be kept or read: the store is away, full or damaged
+├── UnknownSuspectError  no such suspect: never kept, or erased
 └── NumericError         a number that must be finite is not
 
 Status codes live in `guard/gateway/status.py`, exit codes in `guard/cli/plain.py`.
@@ -71,3 +73,11 @@ class NumericError(GuardError):
 
 class AuditError(GuardError):
     """The audit log cannot be written or read, or its end is not as it was written."""
+
+
+class StoreError(GuardError):
+    """Suspects cannot be kept or read: their store is away, full or damaged, or lacks a key."""
+
+
+class UnknownSuspectError(GuardError):
+    """There is no suspect of this id: it was never kept, or it was erased."""

@@ -24,7 +24,7 @@ STAGES: tuple[Stage, ...] = ("decode", "queue", "evidence", "upstream", "detect"
 Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
     "blocked", "non_finite", "defense", "defense_late", "internal", "unauthenticated", "forbidden",
-    "not_audited", "rate_limited", "budget_spent",
+    "not_audited", "rate_limited", "budget_spent", "store", "unknown_suspect",
 ]  # fmt: skip
 AuthFailure = Literal[
     "missing", "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid",

@@ -20,7 +20,9 @@ from guard.errors import (
     InputError,
     NumericError,
     OverloadedError,
+    StoreError,
     UnknownModelError,
+    UnknownSuspectError,
     UpstreamError,
 )
 from guard.gateway import protocol
@@ -97,6 +99,8 @@ TABLE: dict[type[BaseException], Row] = {
     RateLimitedError: Row(Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "rate_limited"),
     BudgetSpentError: Row(Code.RESOURCE_EXHAUSTED, "BUDGET_SPENT", "budget_spent"),
     AuditError: Row(Code.UNAVAILABLE, "NOT_AUDITED", "not_audited"),
+    StoreError: Row(Code.UNAVAILABLE, "STORE", "store"),
+    UnknownSuspectError: Row(Code.NOT_FOUND, "UNKNOWN_SUSPECT", "unknown_suspect"),
     AdversarialInputError: Row(Code.FAILED_PRECONDITION, "ADVERSARIAL_INPUT", "blocked"),
     NumericError: Row(Code.INTERNAL, "NON_FINITE", "non_finite"),
     DefenseError: Row(Code.INTERNAL, "DEFENSE_FAILED", "defense"),

@@ -1,0 +1,1 @@
+"""Suspects: what was captured, kept sealed, reviewed."""
