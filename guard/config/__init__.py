@@ -14,21 +14,17 @@ from msgspec import Meta, Struct, field, structs
 from guard.config.access import Identities, ServerTls, access_problems, is_loopback
 from guard.config.audit import AuditSettings, audit_at, audit_problems
 from guard.config.limits import Limits, limits_at, limits_problems
+from guard.config.models import Input as Input
+from guard.config.models import Model as Model
+from guard.config.models import Output as Output
+from guard.config.models import Tls as Tls
+from guard.config.models import model_problems
 from guard.config.release import KeyRelease, release_problems
+from guard.config.suspects import Suspects, suspects_at, suspects_problems
 from guard.errors import ConfigError
-from guard.verdict import Expose, Mode, OnError, OnFlag, Policy
+from guard.verdict import Policy
 
 Rpc = Literal["ModelStreamInfer", "ModelConfig", "ModelStatistics", "RepositoryIndex"]
-
-
-class Tls(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Certificates for a `grpcs://` upstream."""
-
-    ca: Annotated[
-        str, Meta(description="PEM file of the authorities to trust; empty: the system's")
-    ] = ""
-    cert: Annotated[str, Meta(description="PEM file of our own certificate, for mutual TLS")] = ""
-    key: Annotated[str, Meta(description="PEM file of our own private key, for mutual TLS")] = ""
 
 
 class Gateway(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -84,117 +80,15 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = []
 
 
-class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How wire tensors become pixels in [0, 1]."""
-
-    tensor: Annotated[str, Meta(description="name of the image tensor")] = "images"
-    layout: Annotated[
-        Literal["NCHW", "NHWC", "CHW", "HWC"], Meta(description="order of the dimensions")
-    ] = "NCHW"
-    scale: Annotated[
-        float | None,
-        Meta(description="wire value that means 1.0; default: 255 for integers, 1 for floats"),
-    ] = None
-    mean: Annotated[
-        list[float], Meta(description="per channel, when wire = (pixel * scale - mean) / std")
-    ] = []
-    std: Annotated[list[float], Meta(description="per channel, see `mean`")] = []
-    resize: Annotated[
-        bool, Meta(description="resize images to the pack's size before the defence looks at them")
-    ] = False
-    encoded: Annotated[bool, Meta(description="the tensor is BYTES: PNG, JPEG or WebP files")] = (
-        False
-    )
-
-
-class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the upstream's answer becomes class probabilities."""
-
-    tensor: Annotated[
-        str, Meta(description="output that carries the answer; empty: the upstream's first")
-    ] = ""
-    kind: Annotated[
-        Literal["auto", "logits", "probabilities", "label"],
-        Meta(description="what its numbers are; auto: by the tensor's type and name"),
-    ] = "auto"
-    classes: Annotated[
-        str | list[str] | dict[str, str],
-        Meta(
-            description="the upstream's classes: a pack with the same order, a list in the"
-            " upstream's order, or a table from the upstream's index to the pack's class;"
-            " empty: the order of the guarding pack"
-        ),
-    ] = ""
-
-
-class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One guarded model."""
-
-    name: Annotated[str, Meta(min_length=1, description="name that clients ask for")]
-    pack: Annotated[str, Meta(min_length=1, description="folder of the pack that guards it")]
-    upstream: Annotated[
-        str,
-        Meta(description="the classifier: `grpc://HOST:PORT`, `grpcs://HOST:PORT` or `onnx:FILE`"),
-    ] = ""
-    upstream_model: Annotated[str, Meta(description="its name there; empty: the same name")] = ""
-    upstream_timeout: Annotated[
-        float, Meta(gt=0, description="seconds that one upstream call may take")
-    ] = 10.0
-    evidence_timeout: Annotated[
-        float, Meta(gt=0, description="seconds to wait for the defence before `on_error` decides")
-    ] = 10.0
-    tls: Annotated[Tls, Meta(description="certificates for a `grpcs://` upstream")] = Tls()
-    answer: Annotated[
-        Literal["upstream", "ensemble"],
-        Meta(description="who answers: the upstream, or the pack's own robust ensemble"),
-    ] = "upstream"
-    mode: Annotated[Mode, Meta(description="`monitor` records, `enforce` acts")] = "monitor"
-    on_flag: Annotated[OnFlag, Meta(description="what `enforce` does with a suspicious image")] = (
-        "annotate"
-    )
-    on_error: Annotated[
-        OnError,
-        Meta(description="whether an image passes when the defence itself fails or is late"),
-    ] = "block"
-    max_false_positive_rate: Annotated[
-        float, Meta(gt=0, lt=1, description="share of clean images that may be flagged")
-    ] = 0.01
-    expose: Annotated[
-        Expose | None,
-        Meta(
-            description="what a client may see of the verdict; default: `full` on loopback,"
-            " else `decision`"
-        ),
-    ] = None
-    calibration: Annotated[
-        str, Meta(description="file written by `guard calibrate --upstream`; empty: the pack's own")
-    ] = ""
-    max_images: Annotated[int, Meta(ge=1, description="images in one request")] = 256
-    max_pixels: Annotated[
-        int,
-        Meta(
-            ge=1,
-            description="pixels of one picture before it is resized; of a request, four times that",
-        ),
-    ] = 4096 * 4096
-    max_request_bytes: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(description="largest request; default: the gateway's limit"),
-    ] = None
-    input: Annotated[Input, Meta(description="how wire tensors become pixels")] = Input()
-    output: Annotated[Output, Meta(description="how the answer becomes probabilities")] = Output()
-
-    def asking(self, upstream: str) -> "Model":
-        """The same model in front of another upstream."""
-        return structs.replace(self, upstream=upstream)
-
-
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole `guard.toml`."""
 
     models: Annotated[list[Model], Meta(min_length=1, description="the guarded models")]
     gateway: Annotated[Gateway, Meta(description="the gateway itself")] = field(
         default_factory=Gateway
+    )
+    suspects: Annotated[Suspects, Meta(description="what is kept of suspicious images")] = (
+        Suspects()
     )
 
     def policy(self, model: Model) -> Policy:
@@ -263,6 +157,7 @@ def settings() -> Iterator[tuple[str, Any, str]]:
     """Every setting there is: dotted key, default (`msgspec.NODEFAULT`: required), description."""
     yield from _settings("gateway", Gateway)
     yield from _settings("models", Model)
+    yield from _settings("suspects", Suspects)
 
 
 def canonical(config: Config) -> bytes:
@@ -337,7 +232,10 @@ def _resolved(config: Config, base: Path) -> Config:
         ),
     )
     return structs.replace(
-        config, gateway=gateway, models=[model(value) for value in config.models]
+        config,
+        gateway=gateway,
+        models=[model(value) for value in config.models],
+        suspects=suspects_at(config.suspects, at),
     )
 
 
@@ -364,30 +262,12 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from release_problems(release, gateway.secret_file, gateway.audit.key_file)
     yield from audit_problems(gateway.audit, released="audit" in release.keys)
     yield from limits_problems(gateway.limits)
+    yield from suspects_problems(config.suspects, released="suspects" in release.keys)
     names = [model.name for model in config.models]
     for index, model in enumerate(config.models):
         at = f"models[{index}]"
         if names.index(model.name) != index:
             yield f"{at}.name", f"{model.name!r} is used twice"
-        yield from ((f"{at}.{key}", message) for key, message in _model_problems(model))
+        yield from ((f"{at}.{key}", message) for key, message in model_problems(model))
         if model.max_request_bytes and model.max_request_bytes > gateway.max_message_bytes:
             yield f"{at}.max_request_bytes", "exceeds gateway.max_message_bytes"
-
-
-def _model_problems(model: Model) -> Iterator[tuple[str, str]]:
-    if model.upstream and not model.upstream.startswith(("grpc://", "grpcs://", "onnx:")):
-        yield "upstream", "must be grpc://HOST:PORT, grpcs://HOST:PORT or onnx:FILE"
-    if model.answer == "upstream" and not model.upstream:
-        yield "upstream", 'must be set, or answer = "ensemble"'
-    if model.on_flag == "substitute" and model.answer == "ensemble":
-        yield "on_flag", '"substitute" needs answer = "upstream": the ensemble answers already'
-    if model.tls != Tls() and not model.upstream.startswith("grpcs://"):
-        yield "tls", "is only used with a grpcs:// upstream"
-    if bool(model.tls.cert) != bool(model.tls.key):
-        yield "tls", "cert and key go together"
-    if len(model.input.mean) != len(model.input.std):
-        yield "input.mean", "mean and std must have one number per channel each"
-    if any(value <= 0 for value in model.input.std):
-        yield "input.std", "must be positive"
-    if model.input.scale is not None and model.input.scale <= 0:
-        yield "input.scale", "must be positive"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-Released = Literal["secret", "audit"]
+Released = Literal["secret", "audit", "suspects"]
 
 
 class KeyRelease(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -21,8 +21,8 @@ class KeyRelease(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     keys: Annotated[
         list[Released],
         Meta(
-            description="what it hands out: `secret` instead of `secret_file`, `audit` instead of"
-            " `audit.key_file`"
+            description="what it hands out: `secret` instead of `secret_file`, `audit` and"
+            " `suspects` instead of their `key_file`"
         ),
     ] = []
     timeout: Annotated[float, Meta(gt=0, description="seconds that it may take for one key")] = 30.0
