@@ -11,7 +11,7 @@ Where no identity is configured everybody is `ANONYMOUS`, who has every role.
 import re
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, cast, get_args
 
@@ -34,6 +34,7 @@ class Identity:
     roles: frozenset[Role]
     tenant: str
     kind: Kind
+    scope: str = ""  # the tenant that a grant names; whoever has none sees every tenant's suspects
 
 
 ANONYMOUS = Identity("anonymous", frozenset(ROLES), "anonymous", "anonymous")
@@ -73,7 +74,7 @@ class Authenticator:
         claims = self._tokens.read(token.strip())
         found = self._granted(f"jwt:{claims.subject}", "token")
         roles = found.roles.union(cast("tuple[Role, ...]", set(claims.roles).intersection(ROLES)))
-        return Identity(found.name, roles, found.tenant, found.kind)
+        return replace(found, roles=roles)
 
     def by_certificate(self, uris: Sequence[str], common_names: Sequence[str]) -> Identity:
         """Who a verified certificate names: its one SPIFFE id, or else its common name.
@@ -92,8 +93,8 @@ class Authenticator:
     def _look_up(self, name: str, kind: Kind) -> Identity:
         grants = [grant for grant in self._grants if matches(grant, name)]
         roles = frozenset(role for grant in grants for role in grant.roles)
-        tenant = next((grant.tenant for grant in grants if grant.tenant), name)
-        return Identity(name, roles, tenant, kind)
+        scope = next((grant.tenant for grant in grants if grant.tenant), "")
+        return Identity(name, roles, scope or name, kind, scope)
 
 
 def matches(grant: Grant, name: str) -> bool:

@@ -31,7 +31,7 @@ class Suspect:
     taken: float  # seconds since the epoch
     model: str
     pack: str  # digest
-    tenant: str
+    tenant: str  # that a grant names (`Identity.scope`), "" without: never a client's own name
     client: str  # keyed hash of who sent it; never a name
     near: tuple[int, ...]  # keyed codes: pictures that look alike share some
     sampled: bool  # drawn at random before the decision, whatever that was

@@ -19,6 +19,9 @@ class Store(Protocol):
     `UnknownSuspectError` for an id that is not there, or was erased.
     """
 
+    def pseudonym(self, name: str) -> str:
+        """The keyed hash that stands for a client's name, in `Suspect.client`; never rotates."""
+
     def put(self, suspects: Sequence[Suspect]) -> None:
         """Keep these; a suspect that is there already is only seen once more.
 
