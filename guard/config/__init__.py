@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field, structs
 
 from guard.config.access import Identities, ServerTls, access_problems, is_loopback
 from guard.config.audit import AuditSettings, audit_at, audit_problems
+from guard.config.console import Console, console_at, console_problems
 from guard.config.limits import Limits, limits_at, limits_problems
 from guard.config.models import Input as Input
 from guard.config.models import Model as Model
@@ -90,6 +91,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     suspects: Annotated[Suspects, Meta(description="what is kept of suspicious images")] = (
         Suspects()
     )
+    console: Annotated[Console, Meta(description="where people review them")] = Console()
 
     def policy(self, model: Model) -> Policy:
         """The policy of one of these models; `full` exposure is a default only on loopback."""
@@ -158,6 +160,7 @@ def settings() -> Iterator[tuple[str, Any, str]]:
     yield from _settings("gateway", Gateway)
     yield from _settings("models", Model)
     yield from _settings("suspects", Suspects)
+    yield from _settings("console", Console)
 
 
 def canonical(config: Config) -> bytes:
@@ -236,6 +239,7 @@ def _resolved(config: Config, base: Path) -> Config:
         gateway=gateway,
         models=[model(value) for value in config.models],
         suspects=suspects_at(config.suspects, at),
+        console=console_at(config.console, at),
     )
 
 
@@ -245,6 +249,8 @@ def _checked(config: Config, source: str) -> Config:
     split_address(gateway.listen, key="gateway.listen")
     if gateway.metrics:
         split_address(gateway.metrics, key="gateway.metrics")
+    if config.console.listen:
+        split_address(config.console.listen, key="console.listen")
     problems = list(_contradictions(config))
     if problems:
         key, message = problems[0]
@@ -263,6 +269,10 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from audit_problems(gateway.audit, released="audit" in release.keys)
     yield from limits_problems(gateway.limits)
     yield from suspects_problems(config.suspects, released="suspects" in release.keys)
+    yield from console_problems(
+        config.console, config.suspects, gateway.tls,
+        tokens=bool(gateway.identity.tokens.keys), insecure=gateway.insecure,
+    )  # fmt: skip
     names = [model.name for model in config.models]
     for index, model in enumerate(config.models):
         at = f"models[{index}]"
