@@ -7,7 +7,7 @@ Blocking, and safe to use from several threads and processes. Whatever returns i
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from guard.suspects.record import Counts, Filter, Page, Review, Row, Suspect
+from guard.suspects.record import Counts, Filter, Floats, Page, Review, Row, Suspect
 
 Order = Literal["newest", "oldest", "most_suspicious"]
 
@@ -21,6 +21,15 @@ class Store(Protocol):
 
     def pseudonym(self, name: str) -> str:
         """The keyed hash that stands for a client's name, in `Suspect.client`; never rotates."""
+
+    def suspect_id(self, image: Floats, *, client: str, tenant: str, model: str, pack: str) -> str:
+        """What `Suspect.id` must be for this image (C, H, W) from this pseudonym.
+
+        Like `pseudonym` and `near` it asks nobody: it works while the store is away.
+        """
+
+    def near(self, image: Floats) -> tuple[int, ...]:
+        """What `Suspect.near` must be for this image (C, H, W)."""
 
     def put(self, suspects: Sequence[Suspect]) -> None:
         """Keep these; a suspect that is there already is only seen once more.
