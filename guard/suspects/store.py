@@ -91,6 +91,12 @@ class Store(Protocol):
         erased cannot be read from a backup either.
         """
 
+    def erased_since(self) -> float | None:
+        """When (seconds since the epoch) the first was erased since the last rotation, if any.
+
+        It survives a crash: whoever starts next knows that a rotation is due.
+        """
+
     def upkeep(self, *, keep_seconds: float | None, quota_bytes: int | None) -> int:
         """Erase what is too old, and the oldest beyond the quota (labelled ones last); how many."""
 
