@@ -23,6 +23,7 @@ from guard.gateway import identity, protocol
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
+PATIENCE = 3
 READY_TIMEOUT = 1.0  # seconds
 # fmt: off
 _OWN_HEADERS = frozenset((
@@ -106,6 +107,7 @@ class GrpcUpstream:
         self._known_as = known_as or model  # the name that clients use for it
         self._channel = _channel(address, tls, max_message_bytes)
         self._calls: dict[str, Any] = {}
+        self._said_ready, self._late = False, 0  # what it said last, what it has not answered since
 
     async def infer(self, question: Question) -> Reply:
         """Ask it; cancelling this cancels the call."""
@@ -144,14 +146,21 @@ class GrpcUpstream:
         return self._channel.stream_stream(path)(timeout=timeout, metadata=metadata)
 
     async def ready(self) -> bool:
-        """Whether it says that the model is ready, within a second."""
+        """Whether it says that the model is ready, within a second.
+
+        One that is busy may be late: what it said last holds until it was late PATIENCE times.
+        """
         method = protocol.INFERENCE_METHODS["ModelReady"]
         request = method.request(name=self.model).SerializeToString()
         try:
             answer, _, _ = await self.call(method.path, request, timeout=READY_TIMEOUT)
-            return bool(method.response.FromString(answer).ready)
-        except Exception:
-            return False
+            self._said_ready, self._late = bool(method.response.FromString(answer).ready), 0
+        except Exception as error:
+            self._late += 1
+            late = isinstance(error, UpstreamError) and error.code == "DEADLINE_EXCEEDED"
+            if not late or self._late >= PATIENCE:
+                self._said_ready = False
+        return self._said_ready
 
     async def metadata(self) -> protocol.Message:
         """What it says about the model."""

@@ -1,11 +1,13 @@
 """What a gateway still does while five times as much arrives as it can do, and how soon it is over.
 
 python -m tests.bench.overload [--seconds 60] [--times 5] [--pack models/cifar10] [--deadline 1]
-                               [--in-flight 64] [--json FILE]
+                               [--in-flight 64] [--classifier NAME] [--json FILE]
 
 A pack's own ensemble behind `guard serve`, one image per request, the load from another process on
-the same machine. Capacity is what 32 callers in a closed loop get, before and after. Then requests
-arrive by an open clock: 10 s at half the capacity, --seconds at --times the capacity, 20 s at half.
+the same machine. With --classifier (a row of `tests.bench.networks`, random weights) that network
+answers as the production classifier, in the gateway's process, and the pack guards it. Capacity is
+what 32 callers in a closed loop get, before and after. Then requests arrive by an open clock: 10 s
+at half the capacity, --seconds at --times the capacity, 20 s at half.
 goodput    answers within the deadline, a second, during the overload; share of the capacity
 refusals   RESOURCE_EXHAUSTED, from when they were due to be sent until they are told
 normal     from the end of the overload until the first second whose p99 is no longer than in the
@@ -42,15 +44,32 @@ SETTLED = 3  # seconds that the p99 must stay normal
 Rows = NDArray[np.float64]
 
 
+def production(name: str, pack: Path, file: Path) -> str:
+    """A network of `tests.bench.networks` as an upstream that answers for the pack's classes."""
+    from guard.networks import build
+    from guard.training.export import export_classifier
+    from tests.bench.networks import NETWORKS
+
+    about = Pack.load(pack)
+    architecture, options = NETWORKS[name]
+    channels, height, width = about.input_shape
+    network = build(architecture, **options, classes=len(about.classes)).eval()
+    export_classifier(network, file, shape=(channels, height, width))
+    return f'upstream = "onnx:{file}"\n[models.output]\ntensor = "logits"\nkind = "logits"\n'
+
+
 @contextlib.contextmanager
-def gateway(pack: Path, work: Path, in_flight: int) -> Iterator[str]:
-    """`guard serve` as a process, the pack's ensemble answering."""
+def gateway(pack: Path, work: Path, in_flight: int, classifier: str | None = None) -> Iterator[str]:
+    """`guard serve` as a process, the pack's ensemble answering, or the classifier behind it."""
     port, metrics = servers.free_ports(2)
     address = f"127.0.0.1:{port}"
+    answer = 'answer = "ensemble"\n'
+    if classifier:
+        answer = production(classifier, pack, work / "production.onnx")
     (work / "guard.toml").write_text(
         f'[gateway]\nlisten = "{address}"\nmetrics = "127.0.0.1:{metrics}"\n'
         f"max_in_flight = {in_flight}\n"
-        f'[[models]]\nname = "{pack.name}"\npack = "{pack.resolve()}"\nanswer = "ensemble"\n'
+        f'[[models]]\nname = "{pack.name}"\npack = "{pack.resolve()}"\n{answer}'
     )
     command = [sys.executable, "-m", "guard.cli", "serve", str(work / "guard.toml")]
     process = subprocess.Popen(command, cwd=servers.ROOT, stdout=subprocess.DEVNULL)
@@ -130,12 +149,17 @@ def figures(rows: Rows, capacity: Sequence[float], seconds: float) -> dict[str, 
 
 
 def measure(
-    folder: Path, seconds: float, times: float, deadline: float, in_flight: int
+    folder: Path,
+    seconds: float,
+    times: float,
+    deadline: float,
+    in_flight: int,
+    classifier: str | None = None,
 ) -> dict[str, float]:
     """One gateway: closed loop, open loop, closed loop."""
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        address = stack.enter_context(gateway(folder, work, in_flight))
+        address = stack.enter_context(gateway(folder, work, in_flight, classifier))
         shape = Pack.load(folder).input_shape
         requests = request_file(work, folder.name, pictures(shape))
         capacity = [measure_server(address, requests, CALLERS, CLOSED)["per_second"]]
@@ -157,9 +181,12 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, default=servers.ROOT / "models" / "cifar10")
     parser.add_argument("--in-flight", type=int, default=Gateway().max_in_flight)
     parser.add_argument("--deadline", type=float, default=1.0, help="seconds of every request")
+    parser.add_argument("--classifier", help="for example 'resnet-18 w64'")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     asked = parser.parse_args()
-    found = measure(asked.pack, asked.seconds, asked.times, asked.deadline, asked.in_flight)
+    found = measure(
+        asked.pack, asked.seconds, asked.times, asked.deadline, asked.in_flight, asked.classifier
+    )
     for name, value in found.items():
         print(f"{name:24}{value:10.3f}")
     if asked.json:

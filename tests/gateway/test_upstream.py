@@ -60,12 +60,40 @@ async def test_unreachable_is_unavailable_at_once_and_heals_by_itself() -> None:
     assert (caught.value.code, caught.value.retryable) == ("UNAVAILABLE", True)
     assert not await upstream.ready()
     async with FakeUpstream(port=port):
-        start = time.monotonic()
-        while not await upstream.ready():
-            assert time.monotonic() - start < 3
-            await asyncio.sleep(0.02)
+        await until_ready(upstream)
         assert (await upstream.infer(question())).response.outputs
     await upstream.close()
+
+
+async def test_ready_outlives_late_answers_but_not_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy upstream that answers late once or twice is not taken out; a hung one is."""
+    monkeypatch.setattr("guard.gateway.upstream.READY_TIMEOUT", 0.1)
+
+    class Hangs(FakeUpstream):
+        pause = 0.0
+
+        async def _ModelReady(self, request: object, context: object) -> protocol.Message:  # noqa: N802
+            await asyncio.sleep(self.pause)
+            return await super()._ModelReady(request, context)
+
+    async with Hangs() as fake:
+        upstream = connect(fake.address)
+        await until_ready(upstream)
+        fake.pause = 1.0
+        assert [await upstream.ready() for _ in range(4)] == [True, True, False, False]
+        fake.pause = 0.0
+        assert await upstream.ready()
+        fake.is_ready = False
+        assert not await upstream.ready()
+        await upstream.close()
+
+
+async def until_ready(upstream: GrpcUpstream) -> None:
+    """Wait for it, three seconds at most."""
+    start = time.monotonic()
+    while not await upstream.ready():
+        assert time.monotonic() - start < 3
+        await asyncio.sleep(0.02)
 
 
 async def test_a_deadline_that_has_passed_sends_nothing() -> None:
