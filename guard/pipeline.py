@@ -24,7 +24,7 @@ from guard.errors import ConfigError, InputError, PackError
 from guard.noise import NoiseBank
 from guard.onnx import Session
 from guard.pack import Pack
-from guard.verdict import Policy, Verdict, Verdicts, decide
+from guard.verdict import Place, Policy, Verdict, Verdicts, decide
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.generic]
@@ -39,6 +39,7 @@ class Evidence:
     rows: Floats  # (N, E)
     probabilities: Floats  # (N, K), the robust ensemble's
     noise_index: NDArray[np.int64]  # (N,), replays the noise
+    place: Place | None = None  # None: they had a run to themselves
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,7 +47,9 @@ class Evidence:
     def slice(self, start: int, stop: int) -> "Evidence":
         """The evidence on images start to stop."""
         part = slice(start, stop)
-        return Evidence(self.rows[part], self.probabilities[part], self.noise_index[part])
+        first, size = self.place or (0, len(self))
+        rows, probabilities = self.rows[part], self.probabilities[part]
+        return Evidence(rows, probabilities, self.noise_index[part], (first + start, size))
 
 
 class Pipeline:

@@ -16,6 +16,9 @@ Mode = Literal["monitor", "enforce"]
 OnFlag = Literal["annotate", "substitute", "block"]
 OnError = Literal["block", "allow"]
 Expose = Literal["none", "decision", "full"]
+# Where the first of some images stood in a run, and how many images it had. A number depends on
+# both in its last bits (how a matrix product is cut into tiles), and on no neighbour.
+Place = tuple[int, int]
 
 
 class Decision(IntEnum):
@@ -81,15 +84,17 @@ class Verdicts:
     score_p_values: Floats  # (N, D)
     score_names: tuple[str, ...]  # D names
     substituted: NDArray[np.bool_]  # (N,)
+    place: Place | None = None  # None: they were judged by themselves
 
     def __len__(self) -> int:
         return len(self.decisions)
 
     def rows(self) -> list[Verdict]:
         """One `Verdict` per image."""
-        return [self._row(index) for index in range(len(self))]
+        return [self.row(index) for index in range(len(self))]
 
-    def _row(self, index: int) -> Verdict:
+    def row(self, index: int) -> Verdict:
+        """The verdict on one image."""
         decision = Decision(int(self.decisions[index]))
         scores = map(float, self.scores[index])
         p_values = map(float, self.score_p_values[index])

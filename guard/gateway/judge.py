@@ -77,6 +77,7 @@ def joined(evidence: list[Evidence]) -> Evidence:
 def part(verdicts: Verdicts, start: int, stop: int) -> Verdicts:
     """The verdicts on images start to stop."""
     rows = slice(start, stop)
+    first, size = verdicts.place or (0, len(verdicts))
     return replace(
         verdicts,
         decisions=verdicts.decisions[rows],
@@ -86,4 +87,5 @@ def part(verdicts: Verdicts, start: int, stop: int) -> Verdicts:
         scores=verdicts.scores[rows],
         score_p_values=verdicts.score_p_values[rows],
         substituted=verdicts.substituted[rows],
+        place=(first + start, size),
     )

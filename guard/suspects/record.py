@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.verdict import Decision, Verdict
+from guard.verdict import Decision, Place, Verdict
 
 Floats = NDArray[np.float32]
 Label = Literal["adversarial", "benign", "unsure"]
@@ -43,6 +43,10 @@ class Suspect:
     upstream: Floats | None = field(repr=False)  # (K,), where there is one
     noise_index: int = field(repr=False)
     trace: str = ""
+    # A replay is bit for bit on the same engine, in the same place of runs of the same size.
+    engine: str = ""  # provider and versions
+    place: Place = (0, 1)  # in the run of the defence: index, size
+    judged: Place = (0, 1)  # in that of the detector
 
     @property
     def alarms(self) -> tuple[str, ...]:
