@@ -9,24 +9,29 @@ import grpc
 
 from guard.errors import UnknownModelError
 from guard.gateway import codec, protocol
+from guard.gateway.desk import Desk
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.recorded import recorded
 from guard.gateway.servicer import InferenceServicer, answered
 from guard.gateway.status import NotExposedError
-from guard.verdict import Decision, Verdict
+from guard.gateway.suspects import SuspectCalls
+from guard.gateway.suspectwire import write_verdict
+from guard.verdict import Decision
 
 
 class GuardServicer:
-    """Status and Inspect over the same models as `InferenceServicer`."""
+    """Status and Inspect over the same models as `InferenceServicer`; suspects over a desk."""
 
-    def __init__(self, inference: InferenceServicer) -> None:
+    def __init__(self, inference: InferenceServicer, desk: Desk | None = None) -> None:
         self._inference = inference
+        self._suspects = SuspectCalls(inference, desk)
         self._started = time.monotonic()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service, ready for a server."""
-        calls = {"Status": self.status, "Inspect": self.inspect}
-        behaviours = {name: answered(recorded(call)) for name, call in calls.items()}
+        own = {"Status": recorded(self.status), "Inspect": recorded(self.inspect)}
+        calls = own | self._suspects.calls()
+        behaviours = {name: answered(call) for name, call in calls.items()}
         return protocol.service_handler(
             protocol.GUARD_METHODS, behaviours, raw_requests=frozenset(behaviours)
         )
@@ -61,7 +66,7 @@ class GuardServicer:
         return protocol.InspectResponse(
             model_name=model.name,
             pack_digest=model.pipeline.pack.digest,
-            verdicts=[_verdict(row, classes) for row in verdicts.rows()],
+            verdicts=[write_verdict(row, classes) for row in verdicts.rows()],
         )
 
     def _shown(self) -> Mapping[str, GuardedModel]:
@@ -104,20 +109,4 @@ async def _model_status(model: GuardedModel) -> protocol.Message:
         requests=model.requests,
         images=model.images,
         verdicts=counts,
-    )
-
-
-def _verdict(row: Verdict, classes: tuple[str, ...]) -> protocol.Message:
-    scores = [
-        protocol.Score(name=name, value=value, p_value=row.p_values[name])
-        for name, value in row.scores.items()
-    ]
-    return protocol.Verdict(
-        decision=int(row.decision),
-        p_value=row.p_value,
-        label=row.label,
-        class_name=classes[row.label] if 0 <= row.label < len(classes) else "",
-        scores=scores,
-        substituted=row.substituted,
-        reason=row.reason,
     )

@@ -39,6 +39,16 @@ _BY_SERVICE: Mapping[str, Mapping[str, frozenset[Role]]] = {
     protocol.GUARD_SERVICE: {
         "Status": _roles("operator", "analyst", "auditor"),
         "Inspect": _roles("analyst"),  # scores are an attacker's compass
+        "ListSuspects": _roles("analyst"),
+        "GetSuspect": _roles("analyst"),
+        "CountSuspects": _roles("analyst", "operator"),
+        "ClaimSuspects": _roles("analyst"),
+        "LabelSuspects": _roles("analyst"),
+        "UndoLabel": _roles("analyst"),
+        "SubmitFeedback": _roles("client"),  # on what they sent themselves
+        "ExportSuspects": _roles("trainer"),
+        "EraseSuspects": _roles("privacy"),
+        "RotateSuspectKeys": _roles("privacy"),
     },
     HEALTH_SERVICE: {"Check": _ANYBODY, "List": _ANYBODY, "Watch": _ANYBODY},
     REFLECTION_SERVICE: {"ServerReflectionInfo": _roles("operator")},

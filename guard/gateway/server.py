@@ -29,6 +29,7 @@ from guard.gateway import protocol, release
 from guard.gateway.access import Access
 from guard.gateway.audit.recorder import OFF, Audit, open_audit
 from guard.gateway.door import Door
+from guard.gateway.desk import Desk
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
@@ -207,7 +208,10 @@ def authenticator_of(gateway: Gateway) -> Authenticator | None:
 
 
 def build_server(
-    servicer: InferenceServicer, authenticator: Authenticator | None = None, audit: Audit = OFF
+    servicer: InferenceServicer,
+    authenticator: Authenticator | None = None,
+    audit: Audit = OFF,
+    desk: Desk | None = None,
 ) -> tuple[grpc.aio.Server, health.HealthServicer]:
     """A server with every service, and its health service; nothing listens yet."""
     gateway = servicer.gateway
@@ -219,7 +223,7 @@ def build_server(
         ],
         options=server_options(gateway),
     )
-    operators = GuardServicer(servicer)
+    operators = GuardServicer(servicer, desk)
     handlers = (servicer.handler(), WiderHandler(servicer), operators.handler())
     server.add_generic_rpc_handlers(handlers)
     checks = health.HealthServicer()

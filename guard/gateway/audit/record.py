@@ -29,7 +29,9 @@ Event = Literal[
     "admin.call",  # a call of guard.v1
     "suspect.view",
     "suspect.label",
+    "suspect.export",
     "suspect.erase",
+    "suspect.rotate",  # the keys that seal them
     "model.promote",
     "model.rollback",
     "other",
