@@ -28,8 +28,8 @@ from guard.errors import ConfigError
 from guard.gateway import protocol, release
 from guard.gateway.access import Access
 from guard.gateway.audit.recorder import OFF, Audit, open_audit
-from guard.gateway.door import Door
 from guard.gateway.desk import Desk
+from guard.gateway.door import Door
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
