@@ -33,6 +33,9 @@ AuthFailure = Literal[
 SharedFailure = Literal["timeout", "connection", "answer"]
 Watch = Literal["certificates", "token_keys"]
 Loss = Literal["queue", "write", "late", "export"]
+Why = Literal["flagged", "blocked", "sampled"]
+Dropped = Literal["queue", "closing", "unusable", "error", "store"]
+StoreTask = Literal["open", "put", "count", "retention", "rotation"]
 _UPSTREAM_CODES = (
     "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
     "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
@@ -154,6 +157,44 @@ SHARED_FAILURES = Counter(
     "Questions that the shared store did not answer: not in time, no connection, no sense.",
     ["reason"],
 )
+SUSPECTS_UP = Gauge(
+    "guard_suspects_up", "Whether the store of suspects did what it was last asked.", ["store"]
+)
+SUSPECTS_CAPTURED = Counter(
+    "guard_suspects_captured",
+    "Images handed to the writer of suspects; sampled: for having been drawn, not for an alarm.",
+    ["model", "why"],
+)
+SUSPECTS_SAMPLED = Counter(
+    "guard_suspects_sampled", "Images drawn at random before the decision.", ["model"]
+)
+SUSPECTS_DROPPED = Counter(
+    "guard_suspects_dropped",
+    "Images that were to be kept and are not: queue full, gateway stopping, no evidence to keep,"
+    " refused by the store, store never opened.",
+    ["reason"],
+)
+SUSPECTS_KEPT = Counter("guard_suspects_kept", "Images that the store acknowledged as durable.")
+SUSPECTS_WRITE_SECONDS = Histogram(
+    "guard_suspects_write_seconds", "Time for one batch to become durable.", buckets=_SECONDS
+)
+SUSPECTS_FAILURES = Counter(
+    "guard_suspects_failures", "What the store of suspects could not do, by what.", ["task"]
+)
+SUSPECTS_QUEUED = Gauge("guard_suspects_queued", "Images that wait to be kept.")
+SUSPECTS_STORED = Gauge("guard_suspects_stored", "Suspects in the store.", ["state"])
+SUSPECTS_BYTES = Gauge("guard_suspects_bytes", "Size of the suspects in the store.")
+SUSPECTS_QUOTA = Gauge("guard_suspects_quota_bytes", "Size at which the oldest are erased.")
+SUSPECTS_OLDEST = Gauge(
+    "guard_suspects_oldest_timestamp_seconds",
+    "When the oldest suspect was taken, 0: there is none.",
+)
+SUSPECTS_ERASED = Counter("guard_suspects_erased", "Suspects erased for their age, or the quota.")
+SUSPECTS_ROTATION_DUE = Gauge(
+    "guard_suspects_rotation_due_timestamp_seconds",
+    "When the first suspect was erased whose key is still in old backups, 0: none is.",
+)
+SUSPECTS_ROTATED = Counter("guard_suspects_rotated", "Rotations of the key-encryption key.")
 CALLERS = Gauge("guard_limited_callers", "Callers whose use of their limits is remembered.")
 READY = Gauge("guard_ready", "Whether a request for a model would be answered now.", ["model"])
 CLOCK = Gauge("guard_clock_seconds", "The wall clock here, to be compared with the scraper's.")
@@ -183,6 +224,10 @@ for _shared in get_args(SharedFailure):
     SHARED_FAILURES.labels(_shared)
 for _loss in get_args(Loss):
     AUDIT_FAILURES.labels(_loss)
+for _dropped in get_args(Dropped):
+    SUSPECTS_DROPPED.labels(_dropped)
+for _task in get_args(StoreTask):
+    SUSPECTS_FAILURES.labels(_task)
 CLOCK.set_function(time.time)
 
 
@@ -231,6 +276,13 @@ def expect_upstream(model: str) -> None:
     """A model has an upstream, whose failures are to be counted from zero."""
     for code in _UPSTREAM_CODES:
         UPSTREAM_ERRORS.labels(model, code)
+
+
+def expect_suspects(model: str) -> None:
+    """A model's suspects are kept, and counted from zero."""
+    SUSPECTS_SAMPLED.labels(model)
+    for why in get_args(Why):
+        SUSPECTS_CAPTURED.labels(model, why)
 
 
 def error(reason: Reason, count: int = 1) -> None:
