@@ -29,6 +29,7 @@ Reason = Literal[
 AuthFailure = Literal[
     "missing", "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid",
     "audience", "issuer", "claims", "certificate", "handshake", "role", "unknown_call",
+    "password", "origin",
 ]  # fmt: skip
 SharedFailure = Literal["timeout", "connection", "answer"]
 Watch = Literal["certificates", "token_keys"]

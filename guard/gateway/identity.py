@@ -19,7 +19,7 @@ from guard.config.access import Grant, Identities, Role, ServerTls
 from guard.gateway.status import UnauthenticatedError
 from guard.gateway.tokens import TokenReader
 
-Kind = Literal["anonymous", "certificate", "token"]
+Kind = Literal["anonymous", "certificate", "token", "password"]
 ROLES: tuple[Role, ...] = get_args(Role)
 LONGEST_NAME = 2048  # of a SPIFFE id, by its standard
 # https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md, without dot segments.
