@@ -28,6 +28,8 @@ from guard.errors import ConfigError, GuardError
 from guard.gateway import answers, codec, protocol, tensors
 from guard.gateway.codec import Parameter
 from guard.gateway.protocol import Message, Method
+from guard.gateway.suspectwire import read_verdict
+from guard.reviewing import Suspects
 from guard.verdict import Decision, Verdict
 
 Array = NDArray[Any]
@@ -147,6 +149,7 @@ class Client:
         self._token = token
         methods = {**protocol.INFERENCE_METHODS, **protocol.GUARD_METHODS}
         self._calls = {name: _unary(self._channel, method) for name, method in methods.items()}
+        self.suspects = Suspects(self.call)
 
     def __enter__(self) -> Self:
         return self
@@ -255,7 +258,7 @@ class Client:
         request = protocol.InspectRequest(model_name=model, images=codec.pack_tensor(images))
         if upstream is not None:
             request.upstream.CopyFrom(codec.pack_tensor(upstream))
-        return [_verdict(message) for message in self.call("Inspect", request).verdicts]
+        return [read_verdict(message) for message in self.call("Inspect", request).verdicts]
 
 
 def _credentials(
@@ -305,15 +308,3 @@ def _call_error(error: Any) -> CallError:
             info, wait = protocol.error_info(value), protocol.retry_after(value)
     reason, details = (info.reason, dict(info.metadata)) if info is not None else ("", {})
     return CallError(error.code().name, error.details() or "", reason, details, wait)
-
-
-def _verdict(message: Message) -> Verdict:
-    return Verdict(
-        decision=Decision(message.decision),
-        p_value=message.p_value,
-        label=message.label,
-        scores={score.name: score.value for score in message.scores},
-        p_values={score.name: score.p_value for score in message.scores},
-        substituted=message.substituted,
-        reason=message.reason,
-    )

@@ -79,7 +79,8 @@ def behaviour() -> Behaviour:
 @pytest.fixture
 def address(behaviour: Behaviour) -> Iterator[str]:
     """A loopback server with both services."""
-    inference, guard = protocol.INFERENCE_METHODS, protocol.GUARD_METHODS
+    inference = protocol.INFERENCE_METHODS
+    guard = {name: protocol.GUARD_METHODS[name] for name in ("Status", "Inspect")}
     behaviours = {
         "ModelInfer": behaviour.infer,
         "ServerLive": _constant(inference["ServerLive"], live=True),
