@@ -13,6 +13,7 @@ from guard.errors import PackError
 Array = NDArray[np.generic]
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+RUNTIME = f"onnxruntime {ort.__version__}"
 
 
 def default_providers() -> list[str]:

@@ -235,14 +235,17 @@ def guard_outputs(verdicts: Verdicts, names: Collection[str]) -> dict[str, Array
     return {name: columns[name] for name in names if name in columns}
 
 
-def guard_parameters(verdicts: Verdicts) -> dict[str, Parameter]:
+def guard_parameters(verdicts: Verdicts, suspects: Sequence[str] = ()) -> dict[str, Parameter]:
     """The verdict as response parameters, which clients that do not know guard ignore.
 
     guard_decision: the decision's name, comma-separated for several images.
     guard_substituted: whether any row was answered by the robust ensemble instead of the upstream.
+    guard_suspect_ids: where any image is kept as a suspect, its id, comma-separated likewise.
     """
     decisions = ",".join(Decision(value).name for value in verdicts.decisions.tolist())
-    return {"guard_decision": decisions, "guard_substituted": bool(verdicts.substituted.any())}
+    kept: dict[str, Parameter] = {"guard_suspect_ids": ",".join(suspects)} if any(suspects) else {}
+    substituted = bool(verdicts.substituted.any())
+    return {"guard_decision": decisions, "guard_substituted": substituted, **kept}
 
 
 def pack_tensor(array: Array) -> Message:

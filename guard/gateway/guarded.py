@@ -8,6 +8,7 @@ that is not finite passes under no policy. Letters: N images, K classes, D score
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from guard.gateway import answers, codec, ensemble, protocol
 from guard.gateway.admission import Admission
 from guard.gateway.answers import OutputSpec, UnmaskableError
 from guard.gateway.batcher import Batcher
+from guard.gateway.catch import Catch
 from guard.gateway.intake import SHOWN, Intake
 from guard.gateway.judge import Judge, part
 from guard.gateway.mapping import AnswerReader
@@ -74,9 +76,9 @@ class GuardedModel:
 
     def __init__(
         self, model: Model, policy: Policy, pipeline: Pipeline, upstream: Upstream | None,
-        gateway: Gateway,
+        gateway: Gateway, catch: Catch | None = None,
     ) -> None:  # fmt: skip
-        self.name, self.model, self.policy = model.name, model, policy
+        self.name, self.model, self.policy, self._catch = model.name, model, policy, catch
         self.pipeline, self.upstream = pipeline, upstream
         self.score_names = pipeline.score_names(upstream=upstream is not None)
         both = (*self.score_names, *pipeline.score_names(upstream=False))
@@ -113,6 +115,7 @@ class GuardedModel:
         start = time.perf_counter()
         pixels = await self._intake.pixels(request)
         self.metrics.stage("decode", time.perf_counter() - start)
+        drawn = self._catch.draw(len(pixels)) if self._catch else None
         examined = self._batcher.submit(pixels)
         late = asyncio.get_running_loop().call_later(self.model.evidence_timeout, _expire, examined)
         try:
@@ -132,7 +135,11 @@ class GuardedModel:
             _abandon(examined)
         start = time.perf_counter()
         self._count_later(verdicts)
-        served = self._encode(request, verdicts, wanted, plan, reply, spec)
+        suspects: Sequence[str] = ()
+        if self._catch is not None and drawn is not None:
+            seen = _evidence(examined)
+            suspects = await self._catch.take(pixels, drawn, seen, verdicts, answer, metadata)
+        served = self._encode(request, verdicts, wanted, plan, reply, spec, suspects)
         self.metrics.stage("encode", time.perf_counter() - start)
         return served
 
@@ -298,13 +305,14 @@ class GuardedModel:
         plan: codec.Plan | None,
         reply: Reply | None,
         spec: OutputSpec | None,
+        suspects: Sequence[str],
     ) -> Served:
         """The answer with blocked and broken rows taken out; an error where no row is left."""
         stopped = (verdicts.decisions == Decision.BLOCK) | (verdicts.decisions == Decision.ERROR)
         if stopped.all():
-            raise self._refusal(verdicts)
+            raise self._refusal(verdicts, suspects)
         shown = self.policy.expose != "none"
-        parameters = codec.guard_parameters(verdicts) if shown else {}
+        parameters = codec.guard_parameters(verdicts, suspects) if shown else {}
         if plan is None or reply is None or spec is None or self.model.answer == "ensemble":
             outputs = {name: ensemble.output(name, verdicts, stopped) for name in wanted}
             response = codec.build_response(
@@ -316,19 +324,19 @@ class GuardedModel:
             answers.substitute_rows(response, spec, verdicts.substituted, verdicts.probabilities)
             answers.mask_rows(response, stopped)
         except UnmaskableError as error:
-            raise self._refusal(verdicts) from error
+            raise self._refusal(verdicts, suspects) from error
         outputs = codec.guard_outputs(verdicts, plan.guard_outputs)
         answers.finish_response(
             response, plan, outputs=outputs, parameters=parameters, model_name=self.name
         )
         return Served(response, reply.leading, reply.trailing)
 
-    def _refusal(self, verdicts: Verdicts) -> GuardError:
+    def _refusal(self, verdicts: Verdicts, suspects: Sequence[str]) -> GuardError:
         """Why there is no answer at all."""
         if (verdicts.decisions == Decision.BLOCK).any() or verdicts.substituted.any():
             case = new_id()
             log.info("%s: request %s refused as adversarial", self.name, case)
-            return AdversarialInputError("the input looks adversarial", id=case)
+            return AdversarialInputError("the input looks adversarial", id=case, suspects=suspects)
         return NumericError(f"{self.name}: a number on the way to the answer is not finite")
 
     def _count_later(self, verdicts: Verdicts) -> None:
@@ -348,6 +356,13 @@ class GuardedModel:
 def _expire(examined: "asyncio.Future[Examined]") -> None:
     if not examined.done():
         examined.set_exception(LateDefenseError("the defence did not finish in time"))
+
+
+def _evidence(examined: "asyncio.Future[Examined]") -> Evidence | None:
+    """What the defence saw, where it did not fail."""
+    if examined.cancelled() or examined.exception() is not None:
+        return None
+    return examined.result().evidence
 
 
 def _abandon(examined: "asyncio.Future[Examined]") -> None:

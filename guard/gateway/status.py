@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import grpc
@@ -32,15 +32,25 @@ Code = grpc.StatusCode
 DOMAIN = "guard"
 PUSHBACK = "grpc-retry-pushback-ms"
 LONGEST = 600  # characters of a message: it travels in a header
+MAX_SUSPECTS = 32  # ids in an error: it travels in a header, too
 log = logging.getLogger(__name__)
 
 
 class AdversarialInputError(GuardError):
-    """No image of the request may be answered; `id` names the case without saying more."""
+    """No image of the request may be answered; `id` names the case without saying more.
 
-    def __init__(self, message: str, *, id: str) -> None:  # noqa: A002 (its name on the wire)
+    suspects: ids of the images that are kept, in order, "" for one that is not.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        id: str,  # noqa: A002 (its name on the wire)
+        suspects: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
-        self.id = id
+        self.id, self.suspects = id, suspects
 
 
 class NotExposedError(GuardError):
@@ -150,6 +160,8 @@ def failure(error: BaseException) -> Failure:
         facts["tensor"] = _printable(error.tensor[:200])
     if isinstance(error, AdversarialInputError):
         facts["id"] = error.id
+        if any(shown := error.suspects[:MAX_SUSPECTS]):
+            facts["suspect_id"] = ",".join(shown)
     if isinstance(error, GuardError):
         message = _printable(str(error)[:LONGEST])
     elif isinstance(error, TimeoutError):
