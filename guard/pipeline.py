@@ -11,7 +11,7 @@ Shapes: N images, K classes, E evidence columns, D scores, S noise copies.
 import io
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from guard.verdict import Place, Policy, Verdict, Verdicts, decide
 Floats = NDArray[np.float32]
 Array = NDArray[np.generic]
 
+JUDGED = ("evidence", "probabilities")  # the graph's outputs that a verdict needs
+EXPLAINED = ("members", "views", "answers")  # those that people look at
 SECRET_VARIABLE = "GUARD_SECRET"  # nosec B105  # noqa: S105 (the name)
 
 
@@ -50,6 +52,16 @@ class Evidence:
         first, size = self.place or (0, len(self))
         rows, probabilities = self.rows[part], self.probabilities[part]
         return Evidence(rows, probabilities, self.noise_index[part], (first + start, size))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the defence saw in one image; all empty where the pack does not tell."""
+
+    members: Mapping[str, Floats]  # (K,) probabilities, by member
+    views: Mapping[str, Floats]  # (C, H, W), by view: what a squeezer or the noise made of it
+    answers: Mapping[str, Floats]  # (K,) probabilities on each view
+    asked: Mapping[str, str]  # the member that gave them
 
 
 class Pipeline:
@@ -209,6 +221,28 @@ class Pipeline:
             substituted=substituted,
         )
 
+    def explain(self, image: Array, noise_index: int | None = None) -> Explanation:
+        """What each member and each view says of one image (C, H, W), for people to look at.
+
+        noise_index: of the verdict to be explained; None: the image's own here. Raises InputError.
+        """
+        looks = self.pack.manifest["evidence"].get("views", ())
+        if not looks or not {*EXPLAINED} <= {*self._graph.outputs}:
+            return Explanation({}, {}, {}, {})
+        images = self.pixels(np.asarray(image)[None])
+        index = self._bank.index(images) if noise_index is None else np.array([noise_index])
+        if not 0 <= index[0] < self._bank.draws:
+            raise InputError(f"there is no noise number {index[0]}")
+        seen = self._run_graph(images, self._bank.windows(index), EXPLAINED)
+        members, views, answers = (each[:, 0] for each in seen)
+        names = [look["name"] for look in looks]
+        return Explanation(
+            members=dict(zip((m.name for m in self.pack.members), members, strict=True)),
+            views=dict(zip(names, views, strict=True)),
+            answers=dict(zip(names, answers, strict=True)),
+            asked={look["name"]: look["asked"] for look in looks},
+        )
+
     def _answer(
         self, evidence: Evidence, upstream: Array | None
     ) -> tuple[Floats, NDArray[np.bool_]]:
@@ -227,10 +261,12 @@ class Pipeline:
         rows = answer.astype(np.float32)
         return rows, np.asarray(np.isfinite(rows).all(1), np.bool_)
 
-    def _run_graph(self, images: Floats, noise: Floats) -> tuple[Floats, Floats]:
+    def _run_graph(
+        self, images: Floats, noise: Floats, outputs: Sequence[str] = JUDGED
+    ) -> list[Floats]:
         feeds = {"images": images, "noise": noise} if self.pack.noise_copies else {"images": images}
-        out = self._graph.run(feeds, ("evidence", "probabilities"))
-        return out["evidence"].astype(np.float32), out["probabilities"].astype(np.float32)
+        out = self._graph.run(feeds, outputs)
+        return [out[name].astype(np.float32) for name in outputs]
 
     def _run_detector(self, evidence: Evidence, answer: Floats, key: str) -> Floats:
         if not len(evidence):

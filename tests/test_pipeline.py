@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guard import Decision, Pipeline, Policy, calibration
+from guard.data import signs
 from guard.errors import ConfigError, InputError, PackError
 from guard.pack import write_manifest
 from guard.pipeline import Evidence
 from guard.testing import SHAPE, clean_images, make_pack, suspicious_images
 
+MODELS = Path(__file__).parents[1] / "models"
 ODD = st.sampled_from([np.nan, np.inf, -np.inf])
 POLICIES = st.builds(
     Policy,
@@ -171,3 +173,28 @@ def test_a_calibration_for_another_pack_is_refused(pipeline: Pipeline, tmp_path:
     (tmp_path / "c.npz").write_bytes(calibration.dump(pipeline.calibrations))
     with pytest.raises(PackError, match="run `guard calibrate` again"):
         Pipeline.load(pipeline.pack.folder, calibration_file=tmp_path / "c.npz")
+
+
+def test_an_explanation_shows_what_the_members_saw() -> None:
+    """Views are those of the defences, answers sum to one, the robust members make the ensemble."""
+    real = Pipeline.load(MODELS / "signs", secret=b"test")
+    image = signs.make(1, seed=3, size=32).pixels()[0]
+    seen = real.explain(image)
+    assert list(seen.members) == [member.name for member in real.pack.members]
+    assert list(seen.views) == list(seen.answers) == list(seen.asked)
+    assert np.allclose(seen.views["squeeze_bits"], np.round(image * 31) / 31, atol=1e-6)
+    assert {*seen.asked.values()} <= {*seen.members}
+    for answer in (*seen.members.values(), *seen.answers.values()):
+        assert answer.sum() == pytest.approx(1, abs=1e-5)
+    robust = [seen.members[m.name] for m in real.pack.members if m.role == "robust"]
+    evidence = real.evidence(real.pixels(image[None]))
+    assert np.allclose(np.mean(robust, axis=0), evidence.probabilities[0], atol=1e-6)
+    again = real.explain(image, int(evidence.noise_index[0]))
+    assert np.array_equal(again.views["noise_1"], seen.views["noise_1"])
+    with pytest.raises(InputError, match="no noise number"):
+        real.explain(image, -1)
+
+
+def test_a_pack_that_does_not_tell_explains_nothing(pipeline: Pipeline) -> None:
+    """The views and members of a pack without those outputs are empty, not an error."""
+    assert pipeline.explain(clean_images([0])[0]).views == {}

@@ -1,4 +1,4 @@
-"""`guard pack`: build and verify packs."""
+"""`guard pack`: build, rebuild and verify packs."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from guard.cli.plain import FOLDER, note
 
 @click.group()
 def pack() -> None:
-    """Build and verify packs."""
+    """Build, rebuild and verify packs."""
 
 
 @pack.command("build")
@@ -61,6 +61,23 @@ def pack_build(
         log=note,
     )
     click.echo(f"{out}: {made.digest}")
+
+
+@pack.command("rebuild")
+@click.argument("folders", type=FOLDER, nargs=-1, required=True)
+def pack_rebuild(folders: tuple[Path, ...]) -> None:
+    """Export packs anew from their own weights, for what a newer guard adds to the graph.
+
+    Nothing is trained or calibrated again: a graph that would answer differently is refused, and
+    the old one stays. The digest changes, so `guard calibrate` has to be run again where it was.
+
+    Example: guard pack rebuild packs/mine
+    """
+    from guard.training.rebuild import rebuild_pack
+
+    for folder in folders:
+        note(f"{folder}: exporting")
+        click.echo(f"{folder}: {rebuild_pack(folder).digest}")
 
 
 @pack.command("verify")

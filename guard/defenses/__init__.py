@@ -47,12 +47,12 @@ class Defense(Protocol):
         """Names of the evidence it leaves, in order."""
         ...
 
-    def passes(self, copies: int) -> int:
-        """The number of views V, given the number of noise copies S per image."""
+    def variants(self, copies: int) -> tuple[str, ...]:
+        """Names of its V views, in order, given the number of noise copies S per image."""
         ...
 
     def views(self, images: Tensor, noise: Tensor) -> Tensor | None:
-        """Variants to classify, (V, N, C, H, W), of images (N, C, H, W); None for none.
+        """The variants to classify, (V, N, C, H, W), of images (N, C, H, W); None for none.
 
         `noise` is (N, S, C, H, W), standard normal.
         """

@@ -39,9 +39,9 @@ class Disagreement(nn.Module):
         """Divergence, confidence, margin."""
         return ("ensemble_divergence", "robust_confidence", "robust_margin")
 
-    def passes(self, copies: int) -> int:  # noqa: ARG002
+    def variants(self, copies: int) -> tuple[str, ...]:  # noqa: ARG002
         """No views."""
-        return 0
+        return ()
 
     def views(self, images: Tensor, noise: Tensor) -> None:  # noqa: ARG002
         """None: the members' answers to the original are enough."""

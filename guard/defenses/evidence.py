@@ -81,17 +81,40 @@ class EvidenceGraph(nn.Module):
         Returns evidence (N, E) and the robust ensemble's probabilities (N, K). A number that is
         not finite anywhere on the way makes the rows of its image NaN.
         """
+        evidence, probabilities, *_ = self.explain(images, noise)
+        return evidence, probabilities
+
+    def explain(
+        self, images: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What `forward` returns, and what it comes from, for people to look at.
+
+        Every member's probabilities on the originals (M, N, K), the views (V, N, C, H, W) in the
+        order of `looks`, and the asked member's probabilities on them (V, N, K).
+        """
         views = [defense.views(images, noise) for defense in self.defenses]
         logits = {name: self._ask(name, images, views) for name in self.members}
         trust = doubt(images, noise, *(x.transpose(0, 1) for x in logits.values()))[:, None]
         probabilities = {name: torch.softmax(x, -1) for name, x in logits.items()}
         robust = torch.stack([probabilities[name][0] for name in self.robust])
-        evidence = self._measure(views, probabilities, robust)
-        return evidence + trust, robust.mean(0) + trust
+        evidence, answers = self._measure(views, probabilities, robust)
+        members = torch.stack([each[0] for each in probabilities.values()])
+        shown = [view for view in views if view is not None]
+        seen = torch.cat(shown) if shown else images[None][:0]
+        return evidence + trust, robust.mean(0) + trust, members, seen, answers
+
+    @property
+    def looks(self) -> tuple[tuple[str, str], ...]:
+        """The V views: their names, and the members that are asked about them."""
+        return tuple(
+            (name, self._who(defense) or self.lead)
+            for defense in self.defenses
+            for name in defense.variants(self.copies)
+        )
 
     def cost(self) -> int:
         """Forward passes per image."""
-        return len(self.members) + sum(d.passes(self.copies) for d in self.defenses)
+        return len(self.members) + len(self.looks)
 
     def spec(self) -> dict[str, Any]:
         """Its part of a pack's manifest: everything but the weights, as JSON."""
@@ -106,6 +129,7 @@ class EvidenceGraph(nn.Module):
             "sentinel": self.sentinel,
             "defenses": [{**d.spec(), "columns": list(d.columns)} for d in self.defenses],
             "passes": self.cost(),
+            "views": [{"name": name, "asked": asked} for name, asked in self.looks],
         }
         return {"members": members, "evidence": evidence}
 
@@ -139,20 +163,22 @@ class EvidenceGraph(nn.Module):
 
     def _measure(
         self, views: list[Tensor | None], probabilities: dict[str, Tensor], robust: Tensor
-    ) -> Tensor:
-        """Every defence's columns side by side, (N, E)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Every defence's columns side by side, (N, E), and the answers on all views, (V, N, K)."""
         sentinel = probabilities[self.sentinel][0] if self.sentinel else None
         used = dict.fromkeys(self.members, 1)
-        columns = []
+        columns, heard = [], []
         for defense, asked in zip(self.defenses, views, strict=True):
             name = self._who(defense) or self.lead
             count = 0 if asked is None else asked.shape[0]
             answers = probabilities[name][used[name] : used[name] + count]
             used[name] += count
+            heard += [answers] if count else []
             columns.append(
                 defense.measure(Answers(probabilities[name][0], answers, robust, sentinel))
             )
-        return torch.cat(columns, dim=-1)
+        said = torch.cat(heard) if heard else robust[:0]
+        return torch.cat(columns, dim=-1), said
 
     def _check(self, members: int, sentinels: int) -> None:
         if len(self.roles) != members or set(self.roles.values()) - {"robust", "sentinel"}:
@@ -178,7 +204,7 @@ def cost(spec: Mapping[str, Any]) -> int:
     """Forward passes per image of the graph a spec describes."""
     copies = spec["evidence"]["noise_copies"]
     defenses = [defense_from_spec(entry) for entry in spec["evidence"]["defenses"]]
-    return len(spec["members"]) + sum(defense.passes(copies) for defense in defenses)
+    return len(spec["members"]) + sum(len(defense.variants(copies)) for defense in defenses)
 
 
 def default_defenses(

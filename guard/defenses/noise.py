@@ -34,9 +34,9 @@ class NoiseConsistency(nn.Module):
         """Flips and drop."""
         return ("noise_flips", "noise_drop")
 
-    def passes(self, copies: int) -> int:
+    def variants(self, copies: int) -> tuple[str, ...]:
         """One view per noise copy."""
-        return copies
+        return tuple(f"noise_{number}" for number in range(1, copies + 1))
 
     def views(self, images: Tensor, noise: Tensor) -> Tensor:
         """Noisy copies clipped to [0, 1], (S, N, C, H, W), from standard normal noise."""

@@ -31,9 +31,9 @@ class Sentinel(nn.Module):
         """Odds and confidence."""
         return ("sentinel_odds", "sentinel_confidence")
 
-    def passes(self, copies: int) -> int:  # noqa: ARG002
+    def variants(self, copies: int) -> tuple[str, ...]:  # noqa: ARG002
         """No views."""
-        return 0
+        return ()
 
     def views(self, images: Tensor, noise: Tensor) -> None:  # noqa: ARG002
         """None: the answers to the original are enough."""

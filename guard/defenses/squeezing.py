@@ -78,9 +78,9 @@ class Squeezing(nn.Module):
         """`squeeze_bits`, `squeeze_median2`, ..."""
         return tuple(f"squeeze_{squeezer['name']}" for squeezer in self.squeezers)
 
-    def passes(self, copies: int) -> int:  # noqa: ARG002
-        """One view per squeezer."""
-        return len(self.squeezers)
+    def variants(self, copies: int) -> tuple[str, ...]:  # noqa: ARG002
+        """One view per squeezer, named like its column."""
+        return self.columns
 
     def views(self, images: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002
         """The squeezed images, (V, N, C, H, W)."""

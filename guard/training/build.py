@@ -224,5 +224,4 @@ def _manifest(
 
 def _views(graph: EvidenceGraph, name: str) -> int:
     """How many views the member answers."""
-    asked = {"lead": graph.lead, "sentinel": graph.sentinel}
-    return sum(d.passes(graph.copies) for d in graph.defenses if asked.get(d.ask) == name)
+    return sum(asked == name for _, asked in graph.looks)

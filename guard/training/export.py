@@ -4,6 +4,7 @@ The files are single, their batch is dynamic, and every weight is an initialiser
 the module's state, bit for bit: `guard.defenses.load` rebuilds the modules from nothing else.
 """
 
+import copy
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from guard.onnx import Session
 from guard.training.precision import store_half
 
 OPSET = 20
+# A request asks for the first two alone, and the runtime computes nothing for the others' sake.
+OUTPUTS = ("evidence", "probabilities", "members", "views", "answers")
 TOLERANCE = 1e-5
 # Logarithms of probabilities inherit the logits' own rounding (1e-6 of a logit of 20 to 50).
 LOGARITHMS = ("robust_confidence", "robust_margin", "sentinel_odds", "sentinel_confidence")
@@ -64,8 +67,9 @@ def export_evidence(graph: EvidenceGraph, path: Path, *, shape: Sequence[int]) -
     """Write `evidence.onnx` for images of `shape` (C, H, W); raises PackError."""
     images = torch.rand(3, *shape)
     noise = torch.zeros(3, graph.copies, *shape)
-    outputs = ("evidence", "probabilities")
-    _export(graph, path, {"images": images, "noise": noise}, outputs)
+    explaining = copy.copy(graph)  # the same weights under the same names
+    explaining.forward = graph.explain  # type: ignore[method-assign, assignment]
+    _export(explaining, path, {"images": images, "noise": noise}, OUTPUTS)
 
 
 def export_detector(detector: Detector, path: Path, *, classes: int) -> None:
@@ -82,10 +86,12 @@ def export_detector(detector: Detector, path: Path, *, classes: int) -> None:
 def evidence_parity(graph: EvidenceGraph, model: Path, images: Tensor, noise: Tensor) -> Parity:
     """Both engines on images (N, C, H, W) and noise (N, S, C, H, W)."""
     with torch.no_grad():
-        evidence, probabilities = graph(images, noise)
+        evidence, *rest = graph.explain(images, noise)
     out = Session(model).run({"images": images.numpy(), "noise": noise.numpy()})
     columns = _largest(graph.columns, evidence, out["evidence"])
-    columns |= _largest(["probabilities"], probabilities, out["probabilities"])
+    for name, ours in zip(OUTPUTS[1:], rest, strict=True):
+        columns |= _largest([name], ours, out[name])
+    probabilities = rest[0]
     labels = bool((probabilities.argmax(1).numpy() == out["probabilities"].argmax(1)).all())
     return Parity(columns, labels and not any(columns.get(name, 0.0) for name in STEPS))
 

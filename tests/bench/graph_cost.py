@@ -47,9 +47,8 @@ def random_graph() -> EvidenceGraph:
 def passes(graph: EvidenceGraph) -> dict[str, int]:
     """How many images each member sees per image received."""
     seen = dict.fromkeys(graph.members, 1)
-    for defense in graph.defenses:
-        name = graph.sentinel if defense.ask == "sentinel" and graph.sentinel else graph.lead
-        seen[name] += defense.passes(graph.copies)
+    for _, asked in graph.looks:
+        seen[asked] += 1
     return seen
 
 

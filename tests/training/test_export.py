@@ -16,6 +16,7 @@ from guard.errors import NumericError, PackError
 from guard.networks import build, fuse
 from guard.onnx import Session
 from guard.training.export import (
+    OUTPUTS,
     Parity,
     detector_parity,
     evidence_parity,
@@ -62,7 +63,7 @@ def test_engines_agree(graph: EvidenceGraph, path: Path) -> None:
     images = probe_images(96, SHAPE, generator)
     noise = torch.randn(96, COPIES, *SHAPE, generator=generator)
     parity = evidence_parity(graph, path, images, noise).require()
-    assert set(parity.largest) == {*graph.columns, "probabilities"}
+    assert set(parity.largest) == {*graph.columns, *OUTPUTS[1:]}
 
 
 def test_very_sure_members_agree(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_non_finite_member_shows(path: Path, member: str, weight: str, value: fl
     twin.state_dict()[name].view(-1)[2] = value
     images, noise = torch.rand(2, *SHAPE), torch.zeros(2, COPIES, *SHAPE)
     feeds = {"images": images.numpy(), "noise": noise.numpy()}
-    out = Session(model.SerializeToString()).run(feeds)
+    out = Session(model.SerializeToString()).run(feeds, OUTPUTS[:2])
     for result in (*out.values(), *(x.detach().numpy() for x in twin(images, noise))):
         assert np.isnan(result).all()
 
