@@ -75,9 +75,11 @@ class Suspects:
         answer = self._call("CountSuspects", protocol.CountSuspectsRequest(filter=asked))
         return suspectwire.read_counts(answer)
 
-    def claim(self, wanted: Filter = ALL, *, limit: int = 1) -> tuple[Row, ...]:
+    def claim(
+        self, wanted: Filter = ALL, *, client_name: str | None = None, limit: int = 1
+    ) -> tuple[Row, ...]:
         """Open ones that nobody else is given for a while."""
-        asked = suspectwire.write_filter(wanted)
+        asked = suspectwire.write_filter(wanted, client_name=client_name)
         request = protocol.ClaimSuspectsRequest(filter=asked, limit=limit)
         return _rows(self._call("ClaimSuspects", request))
 

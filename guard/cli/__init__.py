@@ -9,7 +9,7 @@ import logging
 import click
 
 from guard import __version__
-from guard.cli import attack, audit, data, ensemble, evaluate, packs, serving, train
+from guard.cli import attack, audit, data, ensemble, evaluate, packs, serving, suspects, train
 from guard.cli.plain import Plain
 
 
@@ -35,6 +35,7 @@ for _command in (
     attack.attack,
     audit.audit,
     evaluate.evaluate,
+    suspects.suspects,
 ):
     main.add_command(_command)
 train.train.add_command(ensemble.ensemble)
