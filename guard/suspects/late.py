@@ -96,9 +96,9 @@ class LateStore:
         """See `Store`."""
         return self.opened().counts(wanted)
 
-    def similar(self, suspect_id: str, limit: int = 20) -> list[Row]:
+    def similar(self, suspect_id: str, limit: int = 20, *, tenant: str | None = None) -> list[Row]:
         """See `Store`."""
-        return self.opened().similar(suspect_id, limit)
+        return self.opened().similar(suspect_id, limit, tenant=tenant)
 
     def claim(
         self, reviewer: str, wanted: Filter, *, limit: int = 1, seconds: float = 300.0
