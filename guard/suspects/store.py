@@ -56,8 +56,8 @@ class Store(Protocol):
     def counts(self, wanted: Filter = Filter()) -> Counts:  # noqa: B008 - frozen
         """How many there are."""
 
-    def similar(self, suspect_id: str, limit: int = 20) -> list[Row]:
-        """Those that look like it, most alike first, itself not among them."""
+    def similar(self, suspect_id: str, limit: int = 20, *, tenant: str | None = None) -> list[Row]:
+        """Those that look like it, most alike first, itself not among them; of one tenant."""
 
     def claim(
         self, reviewer: str, wanted: Filter, *, limit: int = 1, seconds: float = 300.0
