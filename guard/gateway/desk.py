@@ -123,9 +123,8 @@ class Desk:
 
         def ask() -> list[Row]:
             check_limit(limit, MAX_ROWS)
-            tenant = self._row(who, suspect_id).tenant
-            found = self._store.similar(suspect_id, limit)
-            return [row for row in found if not who.scope or row.tenant == tenant]
+            self._row(who, suspect_id)
+            return self._store.similar(suspect_id, limit, tenant=who.scope or None)
 
         return await self._look(who, "GetSuspect", ask, suspects=[suspect_id], similar=limit)
 
@@ -355,7 +354,10 @@ class Desk:
 
     def _row(self, who: Identity, suspect_id: str) -> Row:
         check_ids([suspect_id])
-        row = self._store.row(suspect_id)
+        try:
+            row = self._store.row(suspect_id)
+        except UnknownSuspectError:
+            raise unknown() from None  # said as of another tenant's, which must not be told apart
         if who.scope and row.tenant != who.scope:
             raise unknown()
         return row
