@@ -33,6 +33,7 @@ from guard.gateway.door import Door
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
+from guard.gateway.keeping import Kept, keeping
 from guard.gateway.limits import Counts, Limiter, LocalCounts
 from guard.gateway.operators import GuardServicer
 from guard.gateway.pages import Pages
@@ -62,6 +63,7 @@ class Running:
     host: str
     port: int
     metrics_port: int
+    kept: Kept | None = None  # where it keeps suspects
 
     @property
     def address(self) -> str:
@@ -74,7 +76,9 @@ class Running:
         return f"guard serving {', '.join(models)} on {self.address} (provider {providers})"
 
 
-def load_model(config: Config, model: Model, secret: bytes | None) -> GuardedModel:
+def load_model(
+    config: Config, model: Model, secret: bytes | None, kept: Kept | None = None
+) -> GuardedModel:
     """One guarded model: its pack verified and in memory, its upstream connected."""
     policy = config.policy(model)
     pipeline = Pipeline.load(
@@ -90,7 +94,9 @@ def load_model(config: Config, model: Model, secret: bytes | None) -> GuardedMod
     if upstream is not None:
         metrics.expect_upstream(model.name)
     metrics.BUDGET.labels(model.name).set(policy.max_false_positive_rate)
-    return GuardedModel(model, policy, pipeline, upstream, config.gateway)
+    budget = policy.max_false_positive_rate
+    catch = kept.catch(model.name, pipeline, budget) if kept else None
+    return GuardedModel(model, policy, pipeline, upstream, config.gateway, catch)
 
 
 def connect(gateway: Gateway, model: Model, pipeline: Pipeline) -> Upstream:
@@ -147,9 +153,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
     async with contextlib.AsyncExitStack() as stack:
         audit = await asyncio.to_thread(open_audit, gateway.audit, keys)
         stack.push_async_callback(asyncio.to_thread, audit.close)
+        kept = await stack.enter_async_context(keeping(config))
         models = {}
         for model in config.models:
-            models[model.name] = load_model(config, model, secret)
+            models[model.name] = load_model(config, model, secret, kept)
             stack.push_async_callback(models[model.name].close)
         passthrough = None
         if gateway.passthrough:
@@ -167,7 +174,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
         )
         certificates = watched_certificates(gateway.tls)
         authenticator = authenticator_of(gateway)
-        server, checks = build_server(servicer, authenticator, audit)
+        desk = desk_of(kept, audit) if kept else None
+        if desk is not None:
+            stack.callback(desk.close)
+        server, checks = build_server(servicer, authenticator, audit, desk)
         host, port = _listen(server, gateway.listen, certificates)
         pages = None
         if gateway.metrics:
@@ -187,7 +197,18 @@ async def running(config: Config) -> AsyncIterator[Running]:
         stack.push_async_callback(checks.enter_graceful_shutdown)
         watch = asyncio.create_task(_watch(servicer, checks))
         stack.callback(watch.cancel)
-        yield Running(servicer, host, port, pages.port if pages else 0)
+        yield Running(servicer, host, port, pages.port if pages else 0, kept)
+
+
+def desk_of(kept: Kept, audit: Audit) -> Desk:
+    """Where RPCs get at suspects."""
+    settings = kept.settings
+    return Desk(
+        kept.store,
+        audit,
+        required=settings.reviewers,
+        claim_seconds=settings.claim_seconds,
+    )
 
 
 async def counts_of(limits: Limits) -> Counts:
