@@ -64,6 +64,8 @@ class Running:
     port: int
     metrics_port: int
     kept: Kept | None = None  # where it keeps suspects
+    audit: Audit = OFF
+    authenticator: Authenticator | None = None
 
     @property
     def address(self) -> str:
@@ -74,6 +76,10 @@ class Running:
         models = self.servicer.models
         providers = ", ".join(sorted({model.pipeline.provider for model in models.values()}))
         return f"guard serving {', '.join(models)} on {self.address} (provider {providers})"
+
+
+# What runs as long as a gateway does, on top of it: the review console.
+Beside = Callable[[Running], contextlib.AbstractAsyncContextManager[object]]
 
 
 def load_model(
@@ -142,7 +148,7 @@ def read_secret(gateway: Gateway) -> bytes | None:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Running]:
+async def running(config: Config, beside: Beside | None = None) -> AsyncIterator[Running]:
     """A gateway from these settings, listening inside the `async with`, drained after it.
 
     Raises `ConfigError`, `PackError` or `AuditError` before anything listens.
@@ -197,7 +203,11 @@ async def running(config: Config) -> AsyncIterator[Running]:
         stack.push_async_callback(checks.enter_graceful_shutdown)
         watch = asyncio.create_task(_watch(servicer, checks))
         stack.callback(watch.cancel)
-        yield Running(servicer, host, port, pages.port if pages else 0, kept)
+        pages_port = pages.port if pages else 0
+        found = Running(servicer, host, port, pages_port, kept, audit, authenticator)
+        if beside is not None:
+            await stack.enter_async_context(beside(found))
+        yield found
 
 
 def desk_of(kept: Kept, audit: Audit) -> Desk:
@@ -346,7 +356,12 @@ def _trim_memory() -> None:
         trim(0)
 
 
-def serve(config: Config, *, announce: Callable[[str], None] = print) -> None:
+def serve(
+    config: Config,
+    *,
+    announce: Callable[[str], None] = print,
+    beside: Beside | None = None,
+) -> None:
     """Run a gateway until SIGINT or SIGTERM, then drain it.
 
     announce: gets one line when the gateway is ready for requests.
@@ -357,15 +372,15 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> None:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(config, announce))
+        runner.run(_serve(config, announce, beside))
 
 
-async def _serve(config: Config, announce: Callable[[str], None]) -> None:
+async def _serve(config: Config, announce: Callable[[str], None], beside: Beside | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with running(config) as gateway:
+    async with running(config, beside) as gateway:
         gc.collect()
         gc.freeze()  # what start-up made stays: later collections need not walk it
         announce(str(gateway))
