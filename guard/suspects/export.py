@@ -6,6 +6,7 @@ bit, `pixels` holds it too: little-endian float32 of `shape`. Needs pyarrow (gua
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -63,7 +64,8 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise InputError(f"{path}: {error.strerror or 'cannot be written'}") from error
 
 
