@@ -28,6 +28,7 @@ from guard.errors import ConfigError
 from guard.gateway import protocol, release
 from guard.gateway.access import Access
 from guard.gateway.audit.recorder import OFF, Audit, open_audit
+from guard.gateway.crash import leave_no_core
 from guard.gateway.desk import Desk
 from guard.gateway.door import Door
 from guard.gateway.embedded import OnnxUpstream
@@ -366,6 +367,8 @@ def serve(
 
     announce: gets one line when the gateway is ready for requests.
     """
+    if config.suspects.enabled:
+        leave_no_core()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):  # faster, never required
         import uvloop
