@@ -16,7 +16,10 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from msgspec import structs
 
+from guard.config import Config
+from guard.config.suspects import Suspects
 from guard.gateway import codec, permissions, protocol
 from guard.gateway.identity import ROLES
 from guard.gateway.server import Running, running
@@ -30,6 +33,10 @@ INFER = f"/{protocol.INFERENCE_SERVICE}/ModelInfer"
 UNKNOWN = (f"/{protocol.INFERENCE_SERVICE}/Nothing", "/other.Service/Call", INFER.lower())
 CALLS = [path for path in permissions.TABLE if path != permissions.METRICS_PAGE]
 ASKED = (*CALLS, *UNKNOWN)
+NOBODYS = "a" * 32  # the form of a suspect's id
+ABOUT_ONE = {  # calls whose permitted end here with NOT_FOUND, since they name NOBODYS
+    protocol.GUARD_METHODS[name].path for name in ("GetSuspect", "LabelSuspects", "SubmitFeedback")
+}
 GARBAGE = b"\xff\xff\xff\xff not a message"
 AT_ONCE = 48
 SURPRISES = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
@@ -42,7 +49,7 @@ STREAMS = {
 }
 OFFERED = {  # what this gateway answers to those who may ask; all else exists elsewhere
     *(method.path for method in protocol.INFERENCE_METHODS.values()),
-    *(protocol.GUARD_METHODS[name].path for name in ("Status", "Inspect")),
+    *(method.path for method in protocol.GUARD_METHODS.values()),
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -89,18 +96,26 @@ async def _status(channel: Any, path: str, metadata: Any, body: bytes) -> str:
 
 
 @pytest.fixture
-async def place(world: World, tiny_pack: Path) -> AsyncIterator[Place]:
-    """Both gateways, with reflection and metrics on, the ensemble answering."""
+async def place(world: World, tiny_pack: Path, tmp_path: Path) -> AsyncIterator[Place]:
+    """Both gateways, with reflection and metrics on, the ensemble answering, suspects kept."""
     common = {"reflection": True, "metrics": "127.0.0.1:0"}
     certified = common | {"tls": world.tls(clients=True), "identity": world.identities()}
     alone = world.identities(certificates=False)
     tokened = common | {"tls": world.tls(clients=False), "identity": alone}
     async with AsyncExitStack() as stack:
         gateways = [
-            await stack.enter_async_context(running(gateway_config(tiny_pack, gateway=settings)))
-            for settings in (certified, tokened)
+            await stack.enter_async_context(
+                running(kept(tmp_path / name, gateway_config(tiny_pack, gateway=settings)))
+            )
+            for name, settings in (("certified", certified), ("tokened", tokened))
         ]
         yield Place(world, *gateways)
+
+
+def kept(folder: Path, config: Config) -> Config:
+    """The same settings, with suspects."""
+    suspects = Suspects(folder=str(folder / "suspects"), key_file=str(folder / "keys"))
+    return structs.replace(config, suspects=suspects)
 
 
 def channel(world: World, gateway: Running, pair: Pair | None) -> Any:
@@ -120,6 +135,14 @@ def body(path: str) -> bytes:
         tensor = codec.pack_tensor(images)
         request = protocol.InspectRequest(model_name="tiny", images=tensor)
         return bytes(request.SerializeToString())
+    if path.endswith("LabelSuspects"):
+        return bytes(protocol.LabelSuspectsRequest(ids=[NOBODYS], label=1).SerializeToString())
+    if path.endswith("SubmitFeedback"):
+        return bytes(protocol.SubmitFeedbackRequest(id=NOBODYS, label=1).SerializeToString())
+    if path.endswith("GetSuspect"):
+        return bytes(protocol.GetSuspectRequest(id=NOBODYS).SerializeToString())
+    if path.endswith("EraseSuspects"):
+        return bytes(protocol.EraseSuspectsRequest(filter={"ids": [NOBODYS]}).SerializeToString())
     if path.startswith("/inference") and "/Model" in path:
         return bytes(protocol.ModelReadyRequest(name="tiny").SerializeToString())
     if path.endswith("Info"):
@@ -135,6 +158,8 @@ def expected(path: str, role: str, verdict: str) -> str:
         return verdict
     if role not in permissions.TABLE.get(path, ()):
         return "PERMISSION_DENIED"
+    if path in ABOUT_ONE:
+        return "NOT_FOUND"
     return "OK" if path in OFFERED else "UNIMPLEMENTED"
 
 
@@ -144,7 +169,7 @@ async def wrong_codes(place: Place, gateway: Running, asked: list[tuple[Any, ...
     async def one(
         line: Any, path: str, role: str, name: str, shown: str | None, want: str
     ) -> str | None:
-        sent = body(path) if want in ("OK", "UNIMPLEMENTED") else GARBAGE
+        sent = body(path) if want in ("OK", "NOT_FOUND", "UNIMPLEMENTED") else GARBAGE
         code = await place.code(line, path, shown, sent)
         return None if code == want else f"{path} as {role} with {name}: {code}, not {want}"
 
