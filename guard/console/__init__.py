@@ -1,0 +1,1 @@
+"""The review console: where people see suspects and say what they are."""

@@ -1,0 +1,172 @@
+"""The console on its own port, in a thread with a loop of its own: it never holds up a request.
+
+async with beside(config, gateway):  # in a gateway
+serve(config)                        # `guard console`: alone, on the same store
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from guard.config import Config, split_address
+from guard.config.access import ServerTls
+from guard.console.app import application
+from guard.console.room import Room
+from guard.console.sessions import Sessions
+from guard.console.users import Users
+from guard.errors import ConfigError
+from guard.gateway.audit.recorder import Audit
+from guard.gateway.desk import Desk
+from guard.gateway.identity import Authenticator
+from guard.gateway.server import Running
+from guard.gateway.tls import watched_certificates
+from guard.pipeline import Pipeline
+from guard.suspects.store import Store
+
+KEY = "console.listen"
+AT_ONCE = 64  # requests; more are told to come back
+START_SECONDS, STOP_SECONDS = 10.0, 3
+log = logging.getLogger(__name__)
+
+
+class Port:
+    """An application that is served on HOST:PORT; `port` is the one in use."""
+
+    def __init__(self, app: ASGIApp, address: str, context: ssl.SSLContext | None = None) -> None:
+        self._socket = _listen(address)
+        self.host, self.port = self._socket.getsockname()[:2]
+        self.secure = context is not None
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=AT_ONCE,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            h11_max_incomplete_event_size=32 << 10,
+            ssl_context_factory=None if context is None else lambda *_: context,
+        )
+        self._server = _Server(config)
+        self._thread = threading.Thread(target=self._run, name="console", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' if self.secure else ''}://{host}:{self.port}"
+
+    def close(self) -> None:
+        """Finish what is asked, take nothing on any more."""
+        self._server.should_exit = True
+        self._thread.join(STOP_SECONDS + 2)
+        self._socket.close()
+
+    def _run(self) -> None:
+        with contextlib.suppress(SystemExit):
+            asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process's affair."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def beside(gateway: Running, config: Config) -> AsyncIterator[Port]:
+    """The console of a gateway that keeps suspects, on a port of its own."""
+    if gateway.kept is None:
+        raise ConfigError(f"{KEY}: there is nothing to review: set suspects.folder", key=KEY)
+    pipelines = {name: model.pipeline for name, model in gateway.servicer.models.items()}
+    place = Place(gateway.kept.store, gateway.audit, gateway.authenticator, pipelines)
+    with opened(config, place) as port:
+        yield port
+
+
+class Place(NamedTuple):
+    """What a console stands on."""
+
+    store: Store
+    audit: Audit
+    authenticator: Authenticator | None
+    pipelines: Mapping[str, Pipeline]  # by model
+
+
+@contextlib.contextmanager
+def opened(config: Config, place: Place) -> Iterator[Port]:
+    """The console, answering inside the `with`. Raises ConfigError."""
+    settings, suspects = config.console, config.suspects
+    desk = Desk(
+        place.store,
+        place.audit,
+        required=suspects.reviewers,
+        claim_seconds=suspects.claim_seconds,
+        via="console",
+    )
+    context = _context(config.gateway.tls)
+    room = Room(
+        desk=desk,
+        audit=place.audit,
+        pipelines=place.pipelines,
+        settings=settings,
+        sessions=Sessions(lasts=settings.session_hours * 3600, idle=settings.idle_minutes * 60),
+        users=Users(Path(settings.users_file)) if settings.users_file else None,
+        authenticator=place.authenticator,
+        secure=context is not None or settings.origin.startswith("https:"),
+    )
+    try:
+        port = Port(application(room), settings.listen, context)
+        try:
+            yield port
+        finally:
+            port.close()
+    finally:
+        desk.close()
+
+
+def _context(tls: ServerTls) -> ssl.SSLContext | None:
+    """The gateway's certificate, as it is at each handshake; browsers are asked for none."""
+    watched = watched_certificates(ServerTls(cert=tls.cert, key=tls.key))
+    if watched is None:
+        return None
+    first = watched.get().context
+
+    def newest(sock: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        sock.context = watched.get().context
+
+    first.sni_callback = newest
+    return first
+
+
+def _listen(address: str) -> socket.socket:
+    host, port = split_address(address, key=KEY)
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, where = found[0]
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(where)
+        made.listen(128)
+    except OSError as error:
+        text = f"{KEY}: cannot listen on {address}: {error.strerror or error}"
+        raise ConfigError(text, key=KEY) from error
+    return made
