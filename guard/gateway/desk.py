@@ -253,9 +253,9 @@ class Desk:
             told=lambda count: {"wrapped": count},
         )
 
-    def pseudonym(self, name: str) -> str:
+    async def pseudonym(self, name: str) -> str:
         """The keyed hash that stands for a client's name in `Filter.client`."""
-        return self._store.pseudonym(name)
+        return await self._run(lambda: self._store.pseudonym(name))
 
     # ── the four steps ───────────────────────────────────────────────────────────────────────────
 

@@ -52,7 +52,7 @@ class SuspectCalls:
         request = codec.parse(protocol.ListSuspectsRequest, data)
         page = await self._open().rows(
             current(),
-            self._filter(request),
+            await self._filter(request),
             order=known(ORDERS, request.order, "order"),
             after=request.after or None,
             limit=request.limit or ROWS,
@@ -77,12 +77,12 @@ class SuspectCalls:
     async def count_suspects(self, data: bytes, _context: Any) -> Message:
         """How many."""
         request = codec.parse(protocol.CountSuspectsRequest, data)
-        return write_counts(await self._open().counts(current(), self._filter(request)))
+        return write_counts(await self._open().counts(current(), await self._filter(request)))
 
     async def claim_suspects(self, data: bytes, _context: Any) -> Message:
         """Open ones for this reviewer."""
         request = codec.parse(protocol.ClaimSuspectsRequest, data)
-        wanted, limit = self._filter(request), request.limit or 1
+        wanted, limit = await self._filter(request), request.limit or 1
         rows = await self._open().claim(current(), wanted, limit=limit)
         return protocol.ClaimSuspectsResponse(rows=write_rows(rows))
 
@@ -108,7 +108,7 @@ class SuspectCalls:
     async def export_suspects(self, data: bytes, _context: Any) -> Message:
         """A page of them in full."""
         request = codec.parse(protocol.ExportSuspectsRequest, data)
-        wanted, limit = self._filter(request), request.limit or EXPORTED
+        wanted, limit = await self._filter(request), request.limit or EXPORTED
         page = await self._open().export(
             current(), wanted, after=request.after or None, limit=limit
         )
@@ -124,7 +124,7 @@ class SuspectCalls:
     async def erase_suspects(self, data: bytes, _context: Any) -> Message:
         """Gone for good."""
         request = codec.parse(protocol.EraseSuspectsRequest, data)
-        erased = await self._open().erase(current(), self._filter(request))
+        erased = await self._open().erase(current(), await self._filter(request))
         return protocol.EraseSuspectsResponse(erased=erased)
 
     async def rotate_suspect_keys(self, data: bytes, _context: Any) -> Message:
@@ -137,8 +137,11 @@ class SuspectCalls:
             raise NotOfferedError("no suspects are kept here")
         return self._desk
 
-    def _filter(self, request: Message) -> Filter:
-        return read_filter(request.filter, self._open().pseudonym)
+    async def _filter(self, request: Message) -> Filter:
+        asked, client = request.filter, None
+        if asked.HasField("client_name"):
+            client = await self._open().pseudonym(asked.client_name)
+        return read_filter(asked, client)
 
     def _classes(self, model: str, digest: str) -> Sequence[str]:
         """The class names of a pack, where it still is the model's."""

@@ -1,7 +1,7 @@
 """Suspects as `guard.v1` messages and back: pure functions, for the gateway and its client."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,8 +46,8 @@ def state_of(number: int) -> State:
     return state
 
 
-def read_filter(message: Message, pseudonym: Callable[[str], str]) -> Filter:
-    """What a SuspectFilter means; `pseudonym` makes a client's hash from its name."""
+def read_filter(message: Message, client: str | None = None) -> Filter:
+    """What a SuspectFilter means; `client`: the hash of the name in it, where there is one."""
     facts: dict[str, Any] = {
         name: getattr(message, name) for name in (*PLAIN, *NUMBERS) if message.HasField(name)
     }
@@ -59,7 +59,9 @@ def read_filter(message: Message, pseudonym: Callable[[str], str]) -> Filter:
     if message.HasField("client_name"):
         if message.HasField("client"):
             raise InputError("client and client_name: set one")
-        facts["client"] = pseudonym(message.client_name)
+        if client is None:
+            raise InputError("client_name: needs the gateway's key")
+        facts["client"] = client
     if message.HasField("decision"):
         facts["decision"] = known(tuple(Decision), message.decision, "decision")
     if message.HasField("state"):

@@ -338,7 +338,7 @@ async def test_erasure_by_name(desk: Desk, store: SuspectStore, notes: Notes) ->
     filled(store, 3)
     other = suspect(store, 7, client="jwt:other")
     store.put([other])
-    wanted = Filter(client=desk.pseudonym("jwt:camera"))
+    wanted = Filter(client=await desk.pseudonym("jwt:camera"))
     assert await desk.erase(PRIVACY, wanted) == 3
     assert [row.id for row in (await desk.rows(ANA)).rows] == [other.id]
     assert "camera" not in str(notes.lines)
