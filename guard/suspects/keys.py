@@ -55,6 +55,11 @@ class KeyFile:
             with os.fdopen(descriptor, "rb") as file:
                 mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
                 raw = file.read(MAX_FILE)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"keys of suspects {path}: there is no such file, and nothing opens without;"
+                " restore it from its own backup"
+            ) from error
         except OSError as error:
             raise StoreError(f"keys of suspects {path}: {error.strerror}") from error
         if mode & 0o077:

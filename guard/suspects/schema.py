@@ -22,7 +22,9 @@ def statements(dialect: Dialect) -> tuple[str, ...]:
         "CREATE INDEX suspects_state ON suspects (state, taken, number)",
         "CREATE INDEX suspects_client ON suspects (client, taken)",
         "CREATE INDEX suspects_claimed ON suspects (claimed_by) WHERE claimed_by <> ''",
-        "CREATE INDEX suspects_counted ON suspects (state, label, bytes, model, tenant)",
+        # All that a count may ask for, so that it reads this index alone.
+        """CREATE INDEX suspects_counted ON suspects (state, label, bytes, model, tenant, predicted,
+            decision, sampled, p_value, taken, alarms)""",
         f"""CREATE TABLE sealed (
             suspect BIGINT PRIMARY KEY, blob TEXT NOT NULL, kek BIGINT NOT NULL,
             wrapped {dialect.bytes} NOT NULL, near TEXT NOT NULL)""",

@@ -68,11 +68,11 @@ class SqliteDatabase:
             try:
                 connection.execute("BEGIN")
                 yield SqliteSession(connection)
-                connection.execute("COMMIT")
-            except BaseException:
+            except apsw.Error:
                 connection.close(True)
                 raise
-            self._give(connection)
+            finally:
+                self._give(connection)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Session]:
@@ -111,9 +111,8 @@ class SqliteDatabase:
         """Make the file ours where it is empty; refuse one that is something else."""
         writer = self._writer
         if writer.pragma("application_id") != APPLICATION:
-            if writer.pragma("page_count") != 0:
+            if list(writer.execute("SELECT name FROM sqlite_master LIMIT 1")):
                 raise StoreError(f"{self._path} is no index of suspects")
-            writer.pragma("journal_mode", "wal")
             writer.pragma("application_id", APPLICATION)
         if writer.pragma("journal_mode") != "wal":
             writer.pragma("journal_mode", "wal")
@@ -124,10 +123,14 @@ class SqliteDatabase:
         return self._open(apsw.SQLITE_OPEN_READWRITE)
 
     def _give(self, connection: apsw.Connection) -> None:
-        if len(self._idle) < IDLE:
-            self._idle.append(connection)
-        else:
-            connection.close(True)
+        """Back to the idle ones; one that had an error is closed already."""
+        with contextlib.suppress(apsw.ConnectionClosedError):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if len(self._idle) < IDLE:
+                self._idle.append(connection)
+            else:
+                connection.close(True)
 
 
 class SqliteSession:

@@ -51,7 +51,10 @@ class Store(Protocol):
         after: str | None = None,
         limit: int = 50,
     ) -> Page:
-        """A page of rows; `after` is the last page's. Costs the same however many there are."""
+        """A page of rows, 10,000 at most; `after` is the last page's.
+
+        Costs the same however many there are. Raises InputError for an `after` that is none.
+        """
 
     def counts(self, wanted: Filter = Filter()) -> Counts:  # noqa: B008 - frozen
         """How many there are."""

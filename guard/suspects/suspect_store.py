@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from guard.errors import StoreError, UnknownSuspectError
-from guard.suspects import crypt, packing
+from guard.suspects import crypt, packing, queries
 from guard.suspects.crypt import KeyRing
 from guard.suspects.index import Index, Sealed
 from guard.suspects.keys import Keys
@@ -127,7 +127,7 @@ class SuspectStore:
         limit: int = 50,
     ) -> Page:
         """See `Store`."""
-        return self._index.rows(wanted, order, after, max(1, limit))
+        return self._index.rows(wanted, order, after, min(max(1, limit), queries.MAX_IDS))
 
     def counts(self, wanted: Filter = EVERYTHING) -> Counts:
         """See `Store`."""
