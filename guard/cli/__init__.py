@@ -9,7 +9,18 @@ import logging
 import click
 
 from guard import __version__
-from guard.cli import attack, audit, data, ensemble, evaluate, packs, serving, suspects, train
+from guard.cli import (
+    attack,
+    audit,
+    console,
+    data,
+    ensemble,
+    evaluate,
+    packs,
+    serving,
+    suspects,
+    train,
+)
 from guard.cli.plain import Plain
 
 
@@ -36,6 +47,7 @@ for _command in (
     audit.audit,
     evaluate.evaluate,
     suspects.suspects,
+    console.console,
 ):
     main.add_command(_command)
 train.train.add_command(ensemble.ensemble)

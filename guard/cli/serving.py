@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from guard.cli.console import beside
 from guard.cli.pictures import read_images
 from guard.cli.plain import FILE, FOLDER, note
 from guard.config import Config, Gateway, load_config, single_pack_config
@@ -32,7 +33,7 @@ def serve(
     from guard.gateway import server
 
     settings = _config(config, pack, listen=listen, metrics=metrics, insecure=insecure)
-    server.serve(settings, announce=click.echo)
+    server.serve(settings, announce=click.echo, beside=beside(settings))
 
 
 @click.command()

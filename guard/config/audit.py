@@ -66,3 +66,11 @@ def audit_at(audit: AuditSettings, at: Callable[[str], str]) -> AuditSettings:
     return structs.replace(
         audit, folder=at(audit.folder), key_file=at(audit.key_file), export=at(audit.export)
     )
+
+
+def audit_beside(audit: AuditSettings, end: str) -> AuditSettings:
+    """The settings of another log beside this one, with `end` after the names of its folders."""
+    folder, export = (
+        f"{path.rstrip('/')}{end}" if path else "" for path in (audit.folder, audit.export)
+    )
+    return structs.replace(audit, folder=folder, export=export)
