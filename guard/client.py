@@ -82,6 +82,12 @@ class Answer:
         return decision
 
     @property
+    def suspect_ids(self) -> tuple[str, ...]:
+        """One per image, empty where it was not kept; none where none was. For feedback."""
+        ids = str(self.parameters.get("guard_suspect_ids", ""))
+        return tuple(ids.split(",")) if ids else ()
+
+    @property
     def p_values(self) -> NDArray[np.float32] | None:
         """(N,), where `guard_p_value` was asked for and exposed."""
         return self.outputs.get("guard_p_value")

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import shlex
 import stat
 import threading
 from collections.abc import Iterator
@@ -20,6 +22,9 @@ from guard.suspects.suspect_store import SuspectStore
 from guard.verdict import Decision
 from tests.gateway.shelf import MISSING, filled, open_shelf, suspect
 from tests.gateway.test_suspects import served
+
+DOCUMENT = (Path(__file__).parents[2] / "deploy" / "docs" / "suspects.md").read_text()
+COMMANDS = re.findall(r"^\$ guard suspects (.*)$", DOCUMENT, re.MULTILINE)
 
 
 class Here:
@@ -59,6 +64,19 @@ def here(tmp_path: Path) -> Iterator[Here]:
     thread.join(10)
     loop.close()
     store.close()
+
+
+def test_the_document_runs(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of deploy/docs/suspects.md does what it says, in the order of the document."""
+    one, other = (kept.id for kept in filled(here.store, 2))
+    here.run("label", "adversarial", other)
+    monkeypatch.chdir(tmp_path)
+    assert len(COMMANDS) > 10
+    for command in COMMANDS:
+        here.run(*shlex.split(command.replace("$ID", one)))
+    assert Image.open(tmp_path / "suspect.png").size == (8, 8)
+    assert len(read(tmp_path / "reviewed.parquet")) == 1
+    assert here.store.counts().total == 0
 
 
 def test_list_filters_pages_and_speaks_json(here: Here) -> None:
