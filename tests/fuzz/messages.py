@@ -13,6 +13,7 @@ FLOATS = (0.0, 0.5, 1.0, 1.01, -0.1, 255.0, float("nan"), float("inf"), 3e38, 1e
 INT32, INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
 RANGES = {
     Field.CPPTYPE_INT32: INT32,
+    Field.CPPTYPE_ENUM: INT32,
     Field.CPPTYPE_INT64: INT64,
     Field.CPPTYPE_UINT32: (0, 2**32 - 1),
     Field.CPPTYPE_UINT64: (0, 2**64 - 1),

@@ -19,6 +19,7 @@ class Place(NamedTuple):
 TARGETS: Mapping[str, Place] = {
     "wire": Place("wire", "Wire", 24, "ModelInfer requests as bytes, through the servicer"),
     "calls": Place("wire", "Calls", 10, "the other calls of both services"),
+    "suspects": Place("suspects", "Suspects", 1, "the calls about suspects, over a real store"),
     "tensors": Place("tensors", "Tensors", 24, "tensors of a request: check, read, pixels"),
     "replies": Place("tensors", "Replies", 14, "what an upstream answers: read, mask, substitute"),
     "complaints": Place(
