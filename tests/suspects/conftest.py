@@ -1,5 +1,6 @@
 """A store of every kind."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,16 @@ def kind(request: pytest.FixtureRequest) -> Open:
 
 
 @pytest.fixture
-def store(kind: Open, tmp_path: Path) -> Iterator[SuspectStore]:
+def place() -> Iterator[Path]:
+    """A folder in memory, where there is one: what a power cut leaves is tested elsewhere."""
+    memory = Path("/dev/shm")  # noqa: S108
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def store(kind: Open, place: Path) -> Iterator[SuspectStore]:
     """An empty store of one kind."""
-    opened = kind(tmp_path)
+    opened = kind(place)
     yield opened
     opened.close()

@@ -25,13 +25,13 @@ def test_what_is_put_comes_back_bit_for_bit(store: SuspectStore) -> None:
     assert all(same(store.get(one.id), one) for one in given)
 
 
-def test_what_is_put_is_there_for_whoever_opens_it_next(kind: Open, tmp_path: Path) -> None:
+def test_what_is_put_is_there_for_whoever_opens_it_next(kind: Open, place: Path) -> None:
     """A store that is closed and opened again has everything."""
-    first = kind(tmp_path)
+    first = kind(place)
     one = suspect(first, 1)
     first.put([one])
     first.close()
-    again = kind(tmp_path)
+    again = kind(place)
     assert same(again.get(one.id), one)
     assert suspect(again, 1).id == one.id
     again.close()
