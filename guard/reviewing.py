@@ -15,6 +15,7 @@ from guard.suspects.record import Counts, Filter, Label, Page, Row, Suspect
 from guard.suspects.store import Order
 
 ALL = Filter()
+LONG_SECONDS = 600.0  # for what goes through many records
 
 
 class Seen(NamedTuple):
@@ -31,7 +32,7 @@ class Suspects:
     the gateway knows callers: "jwt:alice".
     """
 
-    def __init__(self, call: Callable[[str, Message], Message]) -> None:
+    def __init__(self, call: Callable[..., Message]) -> None:
         self._call = call
 
     def rows(
@@ -115,12 +116,13 @@ class Suspects:
     def erase(self, wanted: Filter = ALL, *, client_name: str | None = None) -> int:
         """Destroy these for good; how many there were. The filter must say something."""
         asked = suspectwire.write_filter(wanted, client_name=client_name)
-        return int(self._call("EraseSuspects", protocol.EraseSuspectsRequest(filter=asked)).erased)
+        request = protocol.EraseSuspectsRequest(filter=asked)
+        return int(self._call("EraseSuspects", request, timeout=LONG_SECONDS).erased)
 
     def rotate(self) -> int:
         """New keys, so that no backup opens what was erased; how many records they wrap."""
-        answer = self._call("RotateSuspectKeys", protocol.RotateSuspectKeysRequest())
-        return int(answer.wrapped)
+        request = protocol.RotateSuspectKeysRequest()
+        return int(self._call("RotateSuspectKeys", request, timeout=LONG_SECONDS).wrapped)
 
 
 def _rows(answer: Message) -> tuple[Row, ...]:

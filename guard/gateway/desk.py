@@ -1,21 +1,15 @@
 """The desk where suspects are looked at, labelled and erased: by RPC, and from the console.
 
-Whoever comes, the same four steps: may they (permissions.py), of which tenant, one record in the
-audit log, the store in a thread of its own. A picture leaves once the record of it is durable; a
-change is made once the record of it is.
+What may be asked, and of whose suspects, is decided here; `steps.py` sees to permission, record and
+time.
 """
 
-import asyncio
 import dataclasses
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from guard.errors import InputError, OverloadedError, StoreError, UnknownSuspectError
-from guard.gateway import protocol
-from guard.gateway.access import authorise
+from guard.errors import InputError, UnknownSuspectError
 from guard.gateway.asked import (
     check_filter,
     check_ids,
@@ -24,20 +18,17 @@ from guard.gateway.asked import (
     described,
     unknown,
 )
-from guard.gateway.audit.record import MAX_DETAILS
 from guard.gateway.audit.recorder import OFF, Audit
 from guard.gateway.identity import Identity
-from guard.gateway.recorded import REFUSALS
-from guard.gateway.status import ForbiddenError, code_of
+from guard.gateway.status import ForbiddenError
+from guard.gateway.steps import Steps, Via
 from guard.suspects.record import Counts, Filter, Page, Review, Row, Suspect
 from guard.suspects.store import Order, Store
 
-Via = Literal["rpc", "console"]
 MAX_ROWS = 500  # of a page
 MAX_CLAIM = 100
 EXPORT_BYTES = 16 << 20  # of one page of an export, about
-THREADS, WAITING = 4, 32
-T = TypeVar("T")
+LONG_SECONDS = 600.0  # that an erasure or a rotation may take
 
 
 class View(NamedTuple):
@@ -75,14 +66,12 @@ class Desk:
         seconds: float = 30.0,
     ) -> None:
         self.required = required
-        self._store, self._audit, self._via = store, audit, via
-        self._claim_seconds, self._seconds = claim_seconds, seconds
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"desk-{via}")
-        self._places = threading.BoundedSemaphore(THREADS + WAITING)
+        self._store, self._claim_seconds = store, claim_seconds
+        self._steps = Steps(audit, via, seconds)
 
     def close(self) -> None:
         """Take nothing on any more; the store is somebody else's to close."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._steps.close()
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
@@ -102,11 +91,11 @@ class Desk:
             scoped = self._scoped(who, wanted)
             return self._store.rows(scoped, order=order, after=after, limit=limit)
 
-        return await self._look(who, "ListSuspects", ask, filter=described(wanted))
+        return await self._steps.look(who, "ListSuspects", ask, filter=described(wanted))
 
     async def row(self, who: Identity, suspect_id: str) -> Row:
         """What the index knows of one, without its picture."""
-        return await self._look(
+        return await self._steps.look(
             who, "GetSuspect", lambda: self._row(who, suspect_id), suspects=[suspect_id]
         )
 
@@ -116,7 +105,9 @@ class Desk:
         def ask() -> View:
             return View(self._row(who, suspect_id), self._store.get(suspect_id))
 
-        return await self._look(who, "GetSuspect", ask, event="suspect.view", suspects=[suspect_id])
+        return await self._steps.look(
+            who, "GetSuspect", ask, event="suspect.view", suspects=[suspect_id]
+        )
 
     async def similar(self, who: Identity, suspect_id: str, limit: int = 20) -> list[Row]:
         """Those that look like it, most alike first, without pictures."""
@@ -126,7 +117,7 @@ class Desk:
             self._row(who, suspect_id)
             return self._store.similar(suspect_id, limit, tenant=who.scope or None)
 
-        return await self._look(who, "GetSuspect", ask, suspects=[suspect_id], similar=limit)
+        return await self._steps.look(who, "GetSuspect", ask, suspects=[suspect_id], similar=limit)
 
     async def counts(
         self,
@@ -134,8 +125,8 @@ class Desk:
         wanted: Filter = Filter(),  # noqa: B008 - frozen
     ) -> Counts:
         """How many there are. Not recorded: the console asks every few seconds."""
-        self._permit(who, "CountSuspects")
-        return await self._run(lambda: self._store.counts(self._scoped(who, wanted)))
+        self._steps.permit(who, "CountSuspects")
+        return await self._steps.run(lambda: self._store.counts(self._scoped(who, wanted)))
 
     async def export(
         self, who: Identity, wanted: Filter, *, after: str | None = None, limit: int = 100
@@ -146,7 +137,7 @@ class Desk:
             check_limit(limit, MAX_ROWS)
             return self._export(self._scoped(who, wanted), after, limit)
 
-        return await self._look(
+        return await self._steps.look(
             who, "ExportSuspects", ask, event="suspect.export", filter=described(wanted)
         )
 
@@ -166,7 +157,7 @@ class Desk:
             scoped = self._scoped(who, wanted)
             return self._store.claim(who.name, scoped, limit=limit, seconds=self._claim_seconds)
 
-        return await self._look(who, "ClaimSuspects", ask, filter=described(wanted))
+        return await self._steps.look(who, "ClaimSuspects", ask, filter=described(wanted))
 
     async def label(self, who: Identity, ids: Sequence[str], label: str) -> list[Row]:
         """Say what these are, in one step that `undo` takes back as one; the rows as they are."""
@@ -178,7 +169,7 @@ class Desk:
             review = Review(who.name, known, time.time())
             return self._store.review(unique, review, required=self.required)
 
-        return await self._change(
+        return await self._steps.change(
             who, "LabelSuspects", change, event="suspect.label", suspects=unique, label=known
         )
 
@@ -188,7 +179,7 @@ class Desk:
         def change() -> list[Row]:
             return self._store.undo(who.name, required=self.required)
 
-        return await self._change(
+        return await self._steps.change(
             who,
             "UndoLabel",
             change,
@@ -209,7 +200,7 @@ class Desk:
             review = Review(client, known, time.time(), "client")
             self._store.review([suspect_id], review, required=self.required)
 
-        await self._change(
+        await self._steps.change(
             who,
             "SubmitFeedback",
             change,
@@ -224,11 +215,12 @@ class Desk:
         """Destroy these for good; how many there were."""
         if wanted == Filter():
             raise InputError("say which suspects to erase: nobody erases all by accident")
+        check_filter(wanted)
 
         def change() -> int:
             return self._store.erase(self._scoped(who, wanted))
 
-        return await self._change(
+        return await self._steps.change(
             who,
             "EraseSuspects",
             change,
@@ -236,6 +228,7 @@ class Desk:
             filter=described(wanted),
             suspects=list(wanted.ids or ()),
             told=lambda count: {"erased": count},
+            seconds=LONG_SECONDS,
         )
 
     async def rotate(self, who: Identity) -> int:
@@ -245,101 +238,18 @@ class Desk:
         """
         if who.scope:
             raise ForbiddenError("keys are rotated for all tenants together")
-        return await self._change(
+        return await self._steps.change(
             who,
             "RotateSuspectKeys",
             self._store.rotate,
             event="suspect.rotate",
             told=lambda count: {"wrapped": count},
+            seconds=LONG_SECONDS,
         )
 
     async def pseudonym(self, name: str) -> str:
         """The keyed hash that stands for a client's name in `Filter.client`."""
-        return await self._run(lambda: self._store.pseudonym(name))
-
-    # ── the four steps ───────────────────────────────────────────────────────────────────────────
-
-    def _permit(self, who: Identity, call: str) -> None:
-        try:
-            authorise(who, protocol.GUARD_METHODS[call].path)
-        except ForbiddenError:
-            if self._via != "rpc":  # there the call itself is recorded as refused
-                record = self._audit.record
-                record("refused.permission", actor=who.name, outcome="refused", rpc=call)
-            raise
-
-    async def _look(
-        self,
-        who: Identity,
-        call: str,
-        ask: Callable[[], T],
-        *,
-        event: str = "admin.call",
-        **details: Any,
-    ) -> T:
-        """Ask the store; the answer leaves once the record of it is durable."""
-        self._permit(who, call)
-        try:
-            answer = await self._run(ask)
-        except Exception as error:
-            self._failed(who, event, call, error)
-            raise
-        await self._act(who, event, call, details)
-        return answer
-
-    async def _change(
-        self,
-        who: Identity,
-        call: str,
-        change: Callable[[], T],
-        *,
-        event: str,
-        told: Callable[[T], dict[str, Any]] | None = None,
-        **details: Any,
-    ) -> T:
-        """Change something once the record of it is durable; `told` makes a second of what came."""
-        self._permit(who, call)
-        await self._act(who, event, call, details)
-        try:
-            result = await self._run(change)
-        except Exception as error:
-            self._failed(who, event, call, error)
-            raise
-        if told is not None:
-            self._audit.record(event, actor=who.name, rpc=call, via=self._via, **told(result))
-        return result
-
-    async def _act(self, who: Identity, event: str, call: str, details: dict[str, Any]) -> None:
-        """Record durably; more ids than a record holds take several."""
-        rest = {name: value for name, value in details.items() if name != "suspects"}
-        ids: list[str] = list(details.get("suspects") or ())
-        named = [ids[at : at + MAX_DETAILS] for at in range(0, len(ids), MAX_DETAILS)]
-        parts: list[dict[str, Any]] = [{"suspects": part} for part in named] or [{}]
-        await asyncio.gather(*(
-            self._audit.act(event, actor=who.name, rpc=call, via=self._via, **rest, **part)
-            for part in parts
-        ))  # fmt: skip
-
-    def _failed(self, who: Identity, event: str, call: str, error: Exception) -> None:
-        code = code_of(error)
-        if code not in REFUSALS:  # what the gateway refuses is recorded where it answers
-            self._audit.record(event, actor=who.name, outcome=code.name, rpc=call, via=self._via)
-
-    async def _run(self, task: Callable[[], T]) -> T:
-        """The store in a thread: few at once, some waiting, none for ever."""
-        if not self._places.acquire(blocking=False):
-            raise OverloadedError("too many wait for the store of suspects")
-        try:
-            future = self._threads.submit(task)
-        except RuntimeError:
-            self._places.release()
-            raise StoreError("the store of suspects is closed") from None
-        future.add_done_callback(lambda _: self._places.release())
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise StoreError("the store of suspects does not answer") from None
+        return await self._steps.run(lambda: self._store.pseudonym(name))
 
     # ── in the store's thread ────────────────────────────────────────────────────────────────────
 

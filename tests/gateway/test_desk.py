@@ -18,7 +18,7 @@ from guard.errors import (
     UnknownSuspectError,
 )
 from guard.gateway import desk as desk_module
-from guard.gateway import permissions
+from guard.gateway import permissions, steps
 from guard.gateway.desk import Desk
 from guard.gateway.identity import ANONYMOUS, ROLES, Identity
 from guard.gateway.status import ForbiddenError
@@ -89,7 +89,8 @@ async def test_each_role_may_what_the_table_says(
         notes.lines.clear()
         with pytest.raises(ForbiddenError):
             await act(desk, who, known.id)
-        assert notes.lines == [("refused.permission", who.name, "refused", {"rpc": call})]
+        details = {"rpc": call, "via": "console", "why": "forbidden"}
+        assert notes.lines == [("refused.permission", who.name, "refused", details)]
 
 
 @pytest.mark.parametrize("name", ACTS)
@@ -150,7 +151,9 @@ async def test_what_fails_is_on_record_too(desk: Desk, store: SuspectStore, note
     ]  # fmt: skip
 
 
-async def test_another_tenants_suspects_do_not_exist(desk: Desk, store: SuspectStore) -> None:
+async def test_another_tenants_suspects_do_not_exist(
+    desk: Desk, store: SuspectStore, notes: Notes
+) -> None:
     """Who belongs to a tenant sees, labels, counts, exports and erases that tenant's alone."""
     mine = suspect(store, 1, tenant="north")
     theirs, nobodys = suspect(store, 2, tenant="south"), suspect(store, 3)
@@ -170,6 +173,7 @@ async def test_another_tenants_suspects_do_not_exist(desk: Desk, store: SuspectS
     assert await desk.erase(ana, Filter(ids=[theirs.id, nobodys.id])) == 0
     with pytest.raises(ForbiddenError):
         await desk.rows(ana, Filter(tenant="south"))
+    assert notes.lines[-1][0] == "refused.permission"
     with pytest.raises(ForbiddenError):
         await desk.rotate(ana)
     assert store.row(mine.id).reviews == ()
@@ -242,11 +246,12 @@ async def test_what_is_no_id_is_refused(desk: Desk, one: str) -> None:
         await desk.rows(ANA, Filter(ids=[MISSING, one]))
 
 
-async def test_limits_of_what_may_be_asked(desk: Desk, store: SuspectStore) -> None:
+async def test_limits_of_what_may_be_asked(desk: Desk, store: SuspectStore, notes: Notes) -> None:
     """Too many, too few, no label, no filter, names without end: the caller's mistakes."""
     filled(store, 1)
     many = [f"{number:032d}" for number in range(1001)]
     asks: list[Awaitable[Any]] = [
+        desk.erase(PRIVACY, Filter(ids=many)),
         desk.rows(ANA, limit=0),
         desk.rows(ANA, limit=501),
         desk.rows(ANA, Filter(ids=[])),
@@ -265,6 +270,7 @@ async def test_limits_of_what_may_be_asked(desk: Desk, store: SuspectStore) -> N
     for ask in asks:
         with pytest.raises(InputError):
             await ask
+    assert sum(len(str(line)) for line in notes.lines) < 5000
     assert (await desk.counts(ANA)).total == 1
 
 
@@ -306,7 +312,7 @@ async def test_a_store_that_hangs_holds_up_few(store: SuspectStore) -> None:
             return store.counts()
 
     desk = Desk(Slow(), seconds=0.2)  # type: ignore[arg-type]
-    asks = [desk.counts(ANA) for _ in range(desk_module.THREADS + desk_module.WAITING + 5)]
+    asks = [desk.counts(ANA) for _ in range(steps.THREADS + steps.WAITING + 5)]
     ended = await asyncio.gather(*asks, return_exceptions=True)
     kinds = [type(one) for one in ended]
     assert kinds.count(OverloadedError) == 5
@@ -322,6 +328,33 @@ async def test_a_store_that_hangs_holds_up_few(store: SuspectStore) -> None:
     desk.close()
     with pytest.raises(StoreError):
         await desk.counts(ANA)
+
+
+async def test_an_erasure_that_nobody_waits_for_is_on_record(
+    store: SuspectStore, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked may give up; how many were erased is recorded when it is done."""
+    release = threading.Event()
+    filled(store, 3)
+
+    class Slow:
+        def erase(self, wanted: Filter) -> int:
+            release.wait(10)
+            return store.erase(wanted)
+
+    monkeypatch.setattr(desk_module, "LONG_SECONDS", 0.05)
+    desk = Desk(Slow(), notes)  # type: ignore[arg-type]
+    with pytest.raises(StoreError):
+        await desk.erase(PRIVACY, RED)
+    release.set()
+    async with asyncio.timeout(5):
+        while "erased" not in notes.lines[-1][3]:
+            await asyncio.sleep(0.01)
+    outcomes = [(event, outcome) for event, _, outcome, _ in notes.lines]
+    erase = "suspect.erase"
+    assert outcomes == [(erase, "ok"), (erase, "UNAVAILABLE"), (erase, "ok")]
+    assert notes.lines[-1][3]["erased"] == 1
+    desk.close()
 
 
 async def test_where_nobody_is_known_anybody_may(desk: Desk, store: SuspectStore) -> None:
