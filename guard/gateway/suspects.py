@@ -9,7 +9,7 @@ from guard.gateway.identity import current
 from guard.gateway.protocol import Message
 from guard.gateway.recorded import recorded
 from guard.gateway.servicer import InferenceServicer
-from guard.gateway.status import NotOfferedError
+from guard.gateway.status import NotExposedError, NotOfferedError
 from guard.gateway.suspectwire import (
     ORDERS,
     known,
@@ -50,7 +50,7 @@ class SuspectCalls:
     async def list_suspects(self, data: bytes, _context: Any) -> Message:
         """A page of rows."""
         request = codec.parse(protocol.ListSuspectsRequest, data)
-        page = await self._open().rows(
+        page = await self._showing().rows(
             current(),
             await self._filter(request),
             order=known(ORDERS, request.order, "order"),
@@ -63,7 +63,7 @@ class SuspectCalls:
     async def get_suspect(self, data: bytes, _context: Any) -> Message:
         """One, its picture and those that look like it where that is asked for."""
         request = codec.parse(protocol.GetSuspectRequest, data)
-        desk, who = self._open(), current()
+        desk, who = self._showing(), current()
         if request.picture:
             row, suspect = await desk.view(who, request.id)
             full = write_suspect(suspect, self._classes(row.model, row.pack))
@@ -83,19 +83,19 @@ class SuspectCalls:
         """Open ones for this reviewer."""
         request = codec.parse(protocol.ClaimSuspectsRequest, data)
         wanted, limit = await self._filter(request), request.limit or 1
-        rows = await self._open().claim(current(), wanted, limit=limit)
+        rows = await self._showing().claim(current(), wanted, limit=limit)
         return protocol.ClaimSuspectsResponse(rows=write_rows(rows))
 
     async def label_suspects(self, data: bytes, _context: Any) -> Message:
         """A reviewer's word."""
         request = codec.parse(protocol.LabelSuspectsRequest, data)
-        rows = await self._open().label(current(), request.ids, label_of(request.label))
+        rows = await self._showing().label(current(), request.ids, label_of(request.label))
         return protocol.LabelSuspectsResponse(rows=write_rows(rows))
 
     async def undo_label(self, data: bytes, _context: Any) -> Message:
         """The reviewer's last word taken back."""
         codec.parse(protocol.UndoLabelRequest, data)
-        return protocol.UndoLabelResponse(rows=write_rows(await self._open().undo(current())))
+        return protocol.UndoLabelResponse(rows=write_rows(await self._showing().undo(current())))
 
     async def submit_feedback(self, data: bytes, context: Any) -> Message:
         """A client's word; counts as one image of what it may send."""
@@ -109,7 +109,7 @@ class SuspectCalls:
         """A page of them in full."""
         request = codec.parse(protocol.ExportSuspectsRequest, data)
         wanted, limit = await self._filter(request), request.limit or EXPORTED
-        page = await self._open().export(
+        page = await self._showing().export(
             current(), wanted, after=request.after or None, limit=limit
         )
         exported = [
@@ -136,6 +136,17 @@ class SuspectCalls:
         if self._desk is None:
             raise NotOfferedError("no suspects are kept here")
         return self._desk
+
+    def _showing(self) -> Desk:
+        """The desk, for what shows verdicts: to everybody only where policies show them, too."""
+        desk, models = self._open(), self._inference.models.values()
+        hidden = [model.name for model in models if model.policy.expose != "full"]
+        if hidden and current().kind == "anonymous":
+            raise NotExposedError(
+                f"{hidden[0]} does not show its verdicts in full, and nobody is known here:"
+                " suspects need identities"
+            )
+        return desk
 
     async def _filter(self, request: Message) -> Filter:
         asked, client = request.filter, None

@@ -161,3 +161,23 @@ async def test_a_list_is_refused_to_who_may_not(tmp_path: Path) -> None:
         "ListSuspects", "CountSuspects", "EraseSuspects", "ExportSuspects", "GetSuspect",
         "ListSuspects",
     ]  # fmt: skip
+
+
+async def test_where_nobody_is_known_scores_stay_hidden(tmp_path: Path) -> None:
+    """A policy that hides scores hides them here, too, from whoever is nobody in particular."""
+    config = gateway_config(make_pack(tmp_path / "tiny"), expose="decision")
+    suspects = Suspects(folder=str(tmp_path / "kept"), key_file=str(tmp_path / "kept.key"))
+    async with running(structs.replace(config, suspects=suspects)) as gateway:
+        for question in (
+            lambda c: c.suspects.rows(),
+            lambda c: c.suspects.get("a" * 32),
+            lambda c: c.suspects.claim(),
+            lambda c: c.suspects.label(["a" * 32], "benign"),
+            lambda c: c.suspects.undo(),
+            lambda c: list(c.suspects.export()),
+        ):
+            with Client(gateway.address) as client, pytest.raises(CallError) as caught:
+                await asyncio.to_thread(question, client)
+            assert caught.value.reason == "NOT_EXPOSED"
+        with Client(gateway.address) as client:
+            assert (await asyncio.to_thread(client.suspects.counts)).total == 0

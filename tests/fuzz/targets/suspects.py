@@ -6,6 +6,7 @@ from typing import Any
 
 from guard.gateway import protocol
 from guard.gateway.desk import MAX_ROWS, Desk
+from guard.gateway.identity import CURRENT, ROLES, Identity
 from guard.gateway.suspects import SuspectCalls
 from tests.fuzz.messages import shaken
 from tests.fuzz.target import demand
@@ -13,6 +14,7 @@ from tests.fuzz.targets.wire import Served
 from tests.gateway.shelf import MISSING, MODEL, PACK, filled, open_shelf
 
 COUNT = 12
+SOMEBODY = Identity("jwt:somebody", frozenset(ROLES), "jwt:somebody", "token")
 
 
 class Suspects(Served):
@@ -22,9 +24,10 @@ class Suspects(Served):
 
     def __init__(self) -> None:
         super().__init__()
+        self._before = CURRENT.set(SOMEBODY)
         self._store = open_shelf(self.folder / "shelf")
-        ids = [one.id for one in filled(self._store, COUNT, client="anonymous")]
-        texts = (*ids, MISSING, MODEL, PACK, "anonymous", "detector", "jwt:camera", "1,2", "-")
+        ids = [one.id for one in filled(self._store, COUNT, client=SOMEBODY.name)]
+        texts = (*ids, MISSING, MODEL, PACK, SOMEBODY.name, "detector", "jwt:camera", "1,2", "-")
         self.words = (*self.words, *(text.encode() for text in texts))
         self._desk = Desk(self._store)
         self._calls = SuspectCalls(self.servicer, self._desk).calls()
@@ -33,6 +36,7 @@ class Suspects(Served):
 
     def close(self) -> None:
         """The store last."""
+        CURRENT.reset(self._before)
         self._desk.close()
         super().close()
         self._store.close()
@@ -72,7 +76,7 @@ class Suspects(Served):
             return seen
         self._judge(name, self._kinds[index].FromString(data[1:]), reply)
         if name == "EraseSuspects":
-            filled(self._store, COUNT, client="anonymous")
+            filled(self._store, COUNT, client=SOMEBODY.name)
         return index, seen
 
     def _judge(self, name: str, request: Any, reply: Any) -> None:
