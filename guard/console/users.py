@@ -9,10 +9,12 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ MEMORY = 160 << 20  # bytes that a hash in the file may ask for at most
 SHORTEST = 10  # characters of a password
 LONGEST = 1024  # bytes; more is not worth hashing
 LONGEST_NAME = 64
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,28 +48,36 @@ class User:
 
 
 class Users:
-    """The file's users; `check` takes as long for a name that is not there."""
+    """The file's users; `check` takes as long for a name that is not there. Raises ConfigError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, ...] = ()
-        self._users: dict[str, User] = {}
-        self._nobody = hashed(secrets.token_hex(16))
-        self.all()
+        self._seen = _stamp(path)
+        self._users = read_users(path)
 
     def all(self) -> dict[str, User]:
-        """By name, as the file is now. Raises ConfigError where it cannot be read."""
+        """By name, as the file is now; while it cannot be read, nobody."""
         stamp = _stamp(self._path)
         if stamp != self._seen:
-            self._users = read_users(self._path)
             self._seen = stamp
+            try:
+                self._users = read_users(self._path)
+            except ConfigError as error:
+                log.error("nobody can log in: %s", error)
+                self._users = {}
         return self._users
 
     def check(self, name: str, password: str) -> User | None:
         """The user of that name, if that is the password. Blocks for a tenth of a second."""
         user = self.all().get(name)
-        good = matches(password, user.secret if user else self._nobody)
+        good = matches(password, user.secret if user else _nobody())
         return user if good else None
+
+
+@cache
+def _nobody() -> str:
+    """What a name that is not there is compared with: no password is this."""
+    return hashed(secrets.token_hex(16))
 
 
 def hashed(password: str) -> str:

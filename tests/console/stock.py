@@ -16,8 +16,9 @@ import numpy as np
 from guard.config import Config, Gateway, Model
 from guard.config.console import Console
 from guard.config.suspects import Suspects
+from guard.console import users
 from guard.console.serving import Place, Port, opened
-from guard.console.users import User, hashed, write_users
+from guard.console.users import User, write_users
 from guard.data import signs
 from guard.gateway.audit.recorder import OFF, Audit
 from guard.gateway.identity import Authenticator
@@ -52,22 +53,24 @@ def pipeline() -> Pipeline:
 
 @cache
 def password_hash() -> str:
-    """The hash of everybody's password, made once."""
-    return hashed(PASSWORD)
+    """The hash of everybody's password: of the kind that is kept, and quick to compute."""
+    salt = bytes(16)
+    made = users._scrypt(PASSWORD, salt, log2_n=10)
+    return f"10$8$1${users._text(salt)}${users._text(made)}"
 
 
 def settings(folder: Path, *, reviewers: int = 1, **console: Any) -> Config:
     """Settings of a gateway whose suspects and users lie in this folder."""
-    users = folder / "users.json"
+    path = folder / "users.json"
     people = {"ada": ("analyst",), "ben": ("analyst",), "olga": ("operator",), "tom": ("trainer",)}
-    write_users(users, [User(name, roles, "", password_hash()) for name, roles in people.items()])
+    write_users(path, [User(name, roles, "", password_hash()) for name, roles in people.items()])
     return Config(
         models=[Model(name="signs", pack=str(PACK), answer="ensemble")],
         gateway=Gateway(listen="127.0.0.1:0", metrics="", drain=0.5),
         suspects=Suspects(
             folder=str(folder / "kept"), key_file=str(folder / "keys" / "k"), reviewers=reviewers
         ),
-        console=Console(listen="127.0.0.1:0", users_file=str(users), **console),
+        console=Console(listen="127.0.0.1:0", users_file=str(path), **console),
     )
 
 
