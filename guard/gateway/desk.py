@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from guard.errors import InputError, UnknownSuspectError
+from guard.errors import InputError, StoreError, UnknownSuspectError
 from guard.gateway.asked import (
     check_filter,
     check_ids,
@@ -200,14 +200,17 @@ class Desk:
             review = Review(client, known, time.time(), "client")
             self._store.review([suspect_id], review, required=self.required)
 
-        await self._steps.change(
-            who,
-            "SubmitFeedback",
-            change,
-            event="suspect.label",
-            suspects=[suspect_id],
-            label=known,
-        )
+        try:
+            await self._steps.change(
+                who,
+                "SubmitFeedback",
+                change,
+                event="suspect.label",
+                suspects=[suspect_id],
+                label=known,
+            )
+        except StoreError:  # where and why is not for clients
+            raise StoreError("the store of suspects does not answer now") from None
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────
 

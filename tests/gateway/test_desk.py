@@ -196,6 +196,26 @@ async def test_a_client_speaks_of_its_own_suspects_only(desk: Desk, store: Suspe
     assert (await desk.row(ANA, known.id)).label == "adversarial"
 
 
+async def test_a_client_learns_nothing_of_the_store(notes: Notes) -> None:
+    """Where the store is and what is wrong with it, reviewers are told, clients are not."""
+
+    class Away:
+        def pseudonym(self, _name: str) -> str:
+            raise StoreError("/var/lib/guard/suspects: no space left")
+
+        def row(self, _id: str) -> Any:
+            raise StoreError("/var/lib/guard/suspects: no space left")
+
+    desk = Desk(Away(), notes)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="var/lib"):
+        await desk.row(ANA, MISSING)
+    with pytest.raises(StoreError) as caught:
+        await desk.feedback(CAMERA, MISSING, "benign")
+    assert "/" not in str(caught.value)
+    assert [outcome for _, _, outcome, _ in notes.lines] == ["UNAVAILABLE", "ok", "UNAVAILABLE"]
+    desk.close()
+
+
 async def test_two_reviewers_where_two_are_required(store: SuspectStore) -> None:
     """One word is not enough, the same person twice is one, two who differ dispute; undo undoes."""
     desk = Desk(store, required=2)
