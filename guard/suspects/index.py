@@ -7,21 +7,15 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-from guard.errors import StoreError, UnknownSuspectError
+from guard.errors import StoreError
 from guard.suspects import queries
-from guard.suspects.agreement import latest
 from guard.suspects.parts import Database, Session, Value
 from guard.suspects.queries import Where
-from guard.suspects.record import Counts, Filter, Page, Review, Row, Suspect
+from guard.suspects.record import Counts, Filter, Page, Row, Suspect
+from guard.suspects.rows import SELECT, by_number, full, named, one
 from guard.suspects.schema import prepare
 from guard.suspects.store import Order
-from guard.verdict import Decision
 
-COLUMNS = (
-    *("number", "id", "taken", "model", "pack", "tenant", "client", "sampled", "decision"),
-    *("p_value", "predicted", "alarms", "seen", "bytes", "state", "label"),
-)
-SELECT = f"SELECT {', '.join(COLUMNS)} FROM suspects"
 INSERT = (
     "INSERT INTO suspects (id, taken, model, pack, tenant, client, sampled, decision, p_value,"
     " predicted, alarms, seen, bytes, state, label, claimed_by, claimed_until)"
@@ -34,7 +28,7 @@ SEEN = (
     "UPDATE suspects SET seen = seen + 1, sampled = CASE WHEN ? = 1 THEN 1 ELSE sampled END"
     " WHERE id = ? RETURNING number"
 )
-ALIKE = 2  # codes that two pictures must share: one alone happens by chance
+ALIKE = 3  # codes that two pictures must share: fewer happen by chance
 MOST_ALIKE = 500  # of those that share a code, the newest are looked at
 
 
@@ -62,6 +56,7 @@ class Added(NamedTuple):
 
     missing: tuple[str, ...] = ()  # were thought to be known, and are not
     stale: bool = False  # a key-encryption key is no longer to be used
+    ahead: bool = False  # one is newer than any that was used: `Index.use` it first
     superfluous: tuple[str, ...] = ()  # records that another process had written meanwhile
 
 
@@ -117,9 +112,10 @@ class Index:
 
     def _add(self, entries: Sequence[tuple[Suspect, Sealed | None]]) -> Added:
         with self._database.write() as session:
-            fence = session.all("SELECT value FROM meta WHERE name = 'fence'" + self._dialect.share)
-            if any(sealed and sealed.kek < int(fence[0][0]) for _, sealed in entries):
-                return Added(stale=True)
+            fence = _fence(session, self._dialect.share)
+            keks = [sealed.kek for _, sealed in entries if sealed]
+            if keks and (min(keks) < fence or max(keks) > fence):
+                return Added(stale=min(keks) < fence, ahead=max(keks) > fence)
             missing, superfluous = [], []
             for suspect, sealed in sorted(entries, key=lambda entry: entry[0].id):
                 if sealed is not None:
@@ -134,7 +130,7 @@ class Index:
     def sealed(self, suspect_id: str) -> tuple[Row, Sealed]:
         """A row, and how to open its record."""
         with self._database.read() as session:
-            number, row = _one(session, suspect_id)
+            number, row = one(session, suspect_id)
             found = session.all(
                 "SELECT blob, kek, wrapped FROM sealed WHERE suspect = ?", (number,)
             )
@@ -184,14 +180,14 @@ class Index:
     def row(self, suspect_id: str) -> Row:
         """What is known of one."""
         with self._database.read() as session:
-            return _one(session, suspect_id)[1]
+            return one(session, suspect_id)[1]
 
     def rows(self, wanted: Filter, order: Order, after: str | None, limit: int) -> Page:
         """A page of rows."""
         condition = queries.after(queries.where(wanted, self._dialect), order, after)
         end = f"WHERE {condition.sql} {queries.ordered(order)} LIMIT ?"
         with self._database.read() as session:
-            found = _named(session.all(f"{SELECT} {end}", (*condition.values, limit + 1)))
+            found = named(session.all(f"{SELECT} {end}", (*condition.values, limit + 1)))
             rows = full(session, found[:limit])
         more = len(found) > limit
         return Page(tuple(rows), queries.cursor_of(order, found[limit - 1]) if more else None)
@@ -217,7 +213,7 @@ class Index:
     def similar(self, suspect_id: str, limit: int, tenant: str | None) -> list[Row]:
         """Those that share most codes with it."""
         with self._database.read() as session:
-            number, _ = _one(session, suspect_id)
+            number, _ = one(session, suspect_id)
             (codes,) = session.all("SELECT near FROM sealed WHERE suspect = ?", (number,))[0]
             shared: dict[int, int] = {}
             for code in set(json.loads(codes)):
@@ -236,14 +232,26 @@ class Index:
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────
 
-    def fence(self, kek: int) -> None:
-        """From now on nothing is kept with an older key; a rotation has begun."""
+    def fence(self) -> int:
+        """The newest key-encryption key that was ever used; nothing is kept with an older one."""
+        with self._database.read() as session:
+            return _fence(session)
+
+    def use(self, kek: int, *, rotating: bool = False) -> bool:
+        """From now on nothing is kept with an older key. False, and nothing, where it was so.
+
+        rotating: what was erased up to now is unreadable once the older keys are gone.
+        """
         with self._database.write() as session:
+            if _fence(session, self._dialect.lock) >= kek:
+                return False
             _mark(session, "fence", str(kek))
-            found = session.all("SELECT value FROM meta WHERE name = 'erased'")
-            if found:
-                _mark_first(session, "rotating", float(found[0][0]))
+            if rotating:
+                found = session.all("SELECT value FROM meta WHERE name = 'erased'")
+                for (at,) in found:
+                    _mark_first(session, "rotating", float(at))
                 _mark(session, "erased", None)
+        return True
 
     def wrapped_before(self, kek: int, after: int, limit: int) -> list[Wrapped]:
         """Keys that are wrapped with an older key, by suspect's number."""
@@ -284,53 +292,6 @@ class _MissingError(Exception):
         self.ids = tuple(ids)
 
 
-def full(session: Session, found: Sequence[dict[str, Any]]) -> list[Row]:
-    """Rows with their reviews."""
-    given: dict[int, list[Review]] = {row["number"]: [] for row in found}
-    for number, review in reviews_of(session, list(given)):
-        given[number].append(review)
-    return [_row(row, latest(given[row["number"]])) for row in found]
-
-
-def reviews_of(session: Session, numbers: Sequence[int]) -> list[tuple[int, Review]]:
-    """Every review of these, oldest first."""
-    condition, *values = queries.among("suspect", numbers)
-    found = session.all(
-        f"SELECT suspect, reviewer, label, at, source FROM reviews WHERE {condition} ORDER BY step",
-        values,
-    )
-    return [(number, Review(*rest)) for number, *rest in found]
-
-
-def by_number(session: Session, numbers: Sequence[int]) -> list[Row]:
-    """Rows in this order."""
-    condition, *values = queries.among("number", numbers)
-    found = {
-        row["number"]: row for row in _named(session.all(f"{SELECT} WHERE {condition}", values))
-    }
-    return full(session, [found[number] for number in numbers])
-
-
-def _one(session: Session, suspect_id: str) -> tuple[int, Row]:
-    found = _named(session.all(f"{SELECT} WHERE id = ?", (suspect_id,)))
-    if not found:
-        raise UnknownSuspectError(f"no suspect {suspect_id!r}")
-    return found[0]["number"], full(session, found)[0]
-
-
-def _named(found: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    return [dict(zip(COLUMNS, row, strict=True)) for row in found]
-
-
-def _row(found: dict[str, Any], reviews: tuple[Review, ...]) -> Row:
-    rest = {name: found[name] for name in COLUMNS if name != "number"}
-    rest["sampled"] = bool(rest["sampled"])
-    rest["decision"] = Decision(rest["decision"])
-    rest["p_value"] = queries.p_value_out(rest["p_value"])
-    rest["alarms"] = tuple(json.loads(rest["alarms"]))
-    return Row(**rest, reviews=reviews)
-
-
 def _insert(session: Session, suspect: Suspect, sealed: Sealed) -> bool:
     """Whether it was new."""
     verdict = suspect.verdict
@@ -363,6 +324,10 @@ def _delete(session: Session, gone: Sequence[tuple[int, str, list[int]]]) -> Non
             f"DELETE FROM {table} WHERE {column} = ?",
             [(number,) for number, _, _ in gone],
         )
+
+
+def _fence(session: Session, lock: str = "") -> int:
+    return int(session.all("SELECT value FROM meta WHERE name = 'fence'" + lock)[0][0])
 
 
 def _mark(session: Session, name: str, value: str | None) -> None:

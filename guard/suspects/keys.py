@@ -34,8 +34,8 @@ class Keys(Protocol):
     def rotating(self) -> AbstractContextManager[None]:
         """For one rotation at a time, of all who share the source."""
 
-    def add(self, oldest: int) -> KeyRing:
-        """The ring with a newer key than number `oldest` in use, durably. Old ones stay."""
+    def add(self, oldest: int, /) -> KeyRing:
+        """The ring with a newer key than number `oldest`, durably made where it can be."""
 
     def forget(self) -> KeyRing:
         """The ring without any but its newest key; the others are destroyed."""
@@ -94,8 +94,8 @@ class KeyFile:
         finally:
             os.close(descriptor)
 
-    def add(self, oldest: int) -> KeyRing:
-        """See `Keys`; a key that an interrupted rotation made is used, not another one made."""
+    def add(self, oldest: int, /) -> KeyRing:
+        """See `Keys`."""
         ring = self.load()
         if ring.current <= oldest:
             ring = crypt.with_new_key(ring)
@@ -157,14 +157,9 @@ class GivenKeys:
         """See `Keys`; who keeps the keys sees to that."""
         return contextlib.nullcontext()
 
-    def add(self, oldest: int) -> KeyRing:
-        """See `Keys`."""
-        ring = self.load()
-        if ring.current <= oldest:
-            raise StoreError(
-                f"{self._what}: add a key with a number above {oldest} there first, then rotate"
-            )
-        return ring
+    def add(self, _oldest: int, /) -> KeyRing:
+        """See `Keys`; only who keeps them can make one."""
+        return self.load()
 
     def forget(self) -> KeyRing:
         """See `Keys`; only in this process: who keeps the keys must destroy the old ones."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from guard.suspects.crypt import KeyRing
 from guard.suspects.record import Floats
 
-CODES = 8
+CODES = 12
 BITS = 14  # signs in a code: more tell more apart, and find less that is alike
 SIDE = 8  # of the thumbnail
 

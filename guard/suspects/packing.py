@@ -61,7 +61,7 @@ def _kept(array: Floats) -> tuple[str, NDArray[Any]]:
     """An array as it is kept: bytes where that is exact, else floats."""
     array = np.ascontiguousarray(array, np.float32)
     if array.ndim == 3:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             levels = np.rint(array * LEVELS).astype(np.uint8)
         # Compared as bits: -0.0 and NaN are not what bytes would give back.
         if np.array_equal(_grey(levels).view(np.uint32), array.view(np.uint32)):

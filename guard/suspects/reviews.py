@@ -6,9 +6,9 @@ from typing import Any
 from guard.errors import UnknownSuspectError
 from guard.suspects import queries
 from guard.suspects.agreement import latest, settled
-from guard.suspects.index import by_number, reviews_of
 from guard.suspects.parts import Database, Session
 from guard.suspects.record import Filter, Review, Row
+from guard.suspects.rows import by_number, reviews_of
 
 UNSEEN = (
     "NOT EXISTS (SELECT 1 FROM reviews WHERE suspect = number AND source = 'reviewer'"

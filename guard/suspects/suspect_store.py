@@ -198,14 +198,33 @@ class SuspectStore:
     def rotate(self) -> int:
         """See `Store`."""
         with self._rotating, self._keys.rotating():
-            fence = self._index.claim_store(self._check, self._ring.current)[1]
-            ring = self._ring = self._keys.add(fence)
-            self._index.fence(ring.current)
+            ring, fresh = self._newer()
             count = self._rewrap(ring)
+            if not fresh and not count:
+                raise StoreError(
+                    f"nothing to rotate: add a key with a number above {ring.current} first, where"
+                    " the keys of suspects are kept"
+                )
             self._ring = self._keys.forget()
-            self._index.mark("rotating", None)
+            if fresh:
+                self._index.mark("rotating", None)
             self._index.scrub()
         return count
+
+    def _newer(self) -> tuple[KeyRing, bool]:
+        """The ring with the key to rotate to, in use from now on; whether it never was before.
+
+        Only a key that nothing was ever kept with makes what was erased unreadable: one that an
+        interrupted rotation left in the ring may have been used since.
+        """
+        for _ in range(ATTEMPTS):
+            ring = self._keys.add(self._index.fence())
+            if self._index.use(ring.current, rotating=True):
+                self._ring = ring
+                return ring, True
+            if ring.current <= self._index.fence():
+                return ring, False
+        raise StoreError("the keys of suspects are rotated by others all the time")
 
     def verify(self) -> Iterator[str]:
         """What is wrong with each record that cannot be opened."""
@@ -255,7 +274,8 @@ class SuspectStore:
 
     def _put(self, suspects: Sequence[Suspect], new: set[str]) -> set[str] | None:
         """None where all were kept; else those that must be sealed, too, on the next attempt."""
-        drafts = self._sealed(suspects, new)
+        ring = self._ring
+        drafts = _sealed(ring, suspects, new)
         entries = [(one, drafts.pop(one.id, None)) for one in suspects]
         blobs = [(draft.record.blob, draft.content) for _, draft in entries if draft]
         names = [name for name, _ in blobs]
@@ -266,25 +286,16 @@ class SuspectStore:
         except BaseException:
             self._untidy = True  # it is not known whether it was committed: the sweep finds out
             raise
-        if added.stale or added.missing:
+        if added.stale or added.ahead or added.missing:
             self._discard(names)
+            if added.ahead:
+                self._index.use(ring.current)
             if added.stale:
                 self._reload()
                 self._own()
             return set(added.missing)
         self._discard(added.superfluous)
         return None
-
-    def _sealed(self, suspects: Sequence[Suspect], new: set[str]) -> dict[str, Draft]:
-        """Those that are new, sealed, by id."""
-        ring, drafts = self._ring, {}
-        for one in suspects:
-            if one.id in new and one.id not in drafts:
-                content, key = crypt.seal(packing.pack(one), suspect_id=one.id, tenant=one.tenant)
-                kek, wrapped = ring.wrap(key, suspect_id=one.id, tenant=one.tenant)
-                name = f"{one.id}-{secrets.token_hex(8)}"
-                drafts[one.id] = Draft(Sealed(name, len(content), kek, wrapped), content)
-        return drafts
 
     def _discard(self, names: Sequence[str]) -> None:
         """Remove records that opens nothing any more; the sweep does what fails here."""
@@ -338,6 +349,18 @@ class SuspectStore:
             self._index.rewrap(old, new)
             count += len(old)
         return count
+
+
+def _sealed(ring: KeyRing, suspects: Sequence[Suspect], new: set[str]) -> dict[str, Draft]:
+    """Those that are new, sealed, by id."""
+    drafts: dict[str, Draft] = {}
+    for one in suspects:
+        if one.id in new and one.id not in drafts:
+            content, key = crypt.seal(packing.pack(one), suspect_id=one.id, tenant=one.tenant)
+            kek, wrapped = ring.wrap(key, suspect_id=one.id, tenant=one.tenant)
+            name = f"{one.id}-{secrets.token_hex(8)}"
+            drafts[one.id] = Draft(Sealed(name, len(content), kek, wrapped), content)
+    return drafts
 
 
 def _text(digest: bytes) -> str:
