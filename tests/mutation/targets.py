@@ -11,6 +11,11 @@ CREDENTIALS = (
     "tests/gateway/test_identity_matrix.py",
 )
 AUDIT = ("tests/gateway/audit", "tests/cli/test_audit.py", "tests/gateway/test_recorded.py")
+DESK = (
+    "tests/gateway/test_desk.py",
+    "tests/gateway/test_suspects.py",
+    "tests/end_to_end/test_suspects.py",
+)
 
 # Glob of modules: the tests whose business they are.
 MIRRORS: dict[str, tuple[str, ...]] = {
@@ -36,6 +41,11 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     f"{GATEWAY}/admission.py": ("tests/gateway/test_admission.py",),
     f"{GATEWAY}/door.py": ("tests/gateway/test_door.py", "tests/gateway/test_door_kinds.py"),
     f"{GATEWAY}/shares.py": ("tests/gateway/test_shares.py",),
+    f"{GATEWAY}/asked.py": DESK,
+    f"{GATEWAY}/desk.py": DESK,
+    f"{GATEWAY}/steps.py": DESK,
+    f"{GATEWAY}/suspects.py": DESK,
+    f"{GATEWAY}/suspectwire.py": DESK,
     f"{GATEWAY}/release.py": ("tests/gateway/test_release.py",),
     "guard/pack.py": ("tests/test_pack.py",),
     "guard/onnx.py": ("tests/test_onnx.py", "tests/test_pipeline.py"),
