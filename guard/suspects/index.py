@@ -275,6 +275,10 @@ class Index:
                 "UPDATE sealed SET kek = ?, wrapped = ? WHERE suspect = ? AND kek = ?", rows
             )
 
+    def check(self) -> None:
+        """StoreError where the index is damaged."""
+        self._database.check()
+
     def scrub(self) -> None:
         """What was deleted shall not linger."""
         self._database.scrub()

@@ -45,6 +45,9 @@ class Database(Protocol):
     def write(self) -> AbstractContextManager[Session]:
         """To change: all or nothing, durable once left; undone where an exception leaves it."""
 
+    def check(self) -> None:
+        """StoreError where it is damaged, as far as it can tell; a second for 100,000 suspects."""
+
     def scrub(self) -> None:
         """What was deleted shall not linger in logs and free pages, as far as this can tell."""
 

@@ -29,6 +29,7 @@ PRAGMAS = (
     "cache_size=-16000",
     "wal_autocheckpoint=1000",
 )
+DAMAGED = "the index of suspects is damaged: restore it from a backup"
 IDLE = 8  # connections for reading that are kept open
 
 
@@ -87,6 +88,12 @@ class SqliteDatabase:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def check(self) -> None:
+        """See `Database`."""
+        with self.read() as session:
+            if session.all("PRAGMA quick_check(1)") != [("ok",)]:
+                raise StoreError(DAMAGED)
 
     def scrub(self) -> None:
         """See `Database`: empties the log beside the file; pages were overwritten before."""
@@ -154,7 +161,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreError("the index of suspects is damaged: restore it from a backup") from error
+        raise StoreError(DAMAGED) from error
     except apsw.FullError as error:
         raise StoreError("the index of suspects cannot grow: the disk is full") from error
     except apsw.Error as error:

@@ -184,6 +184,8 @@ class SuspectStore:
         with self._blobs.leftovers() as names:
             for some in _batches(names, BATCH):
                 unknown = sorted(set(some) - self._index.blobs(some))
+                if unknown and not count:
+                    self._index.check()  # what a damaged index has forgotten is not left over
                 self._blobs.delete(unknown)
                 count += len(unknown)
         if count:
