@@ -20,7 +20,7 @@ from guard.gateway.desk import Desk
 from guard.suspects.export import CLASSES, png
 from guard.suspects.suspect_store import SuspectStore
 from guard.verdict import Decision
-from tests.gateway.shelf import MISSING, filled, open_shelf, suspect
+from tests.gateway.shelf import MISSING, filled, open_shelf, suspect, swift_folder
 from tests.gateway.test_suspects import served
 
 DOCUMENT = (Path(__file__).parents[2] / "deploy" / "docs" / "suspects.md").read_text()
@@ -43,9 +43,14 @@ class Here:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Here]:
+def here() -> Iterator[Here]:
     """The service, in a loop of its own."""
-    store = open_shelf(tmp_path / "store")
+    with swift_folder() as folder:
+        yield from serving(open_shelf(folder))
+
+
+def serving(store: SuspectStore) -> Iterator[Here]:
+    """The same over this store, which is closed in the end."""
     loop, started, addresses = asyncio.new_event_loop(), threading.Event(), []
     stop = asyncio.Event()
 

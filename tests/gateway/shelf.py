@@ -1,6 +1,9 @@
 """A store of suspects with some in it, and the people who come to the desk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -18,6 +21,14 @@ from guard.verdict import Decision, Verdict
 
 MODEL, PACK = "tiny", "sha256:" + "0" * 64
 MISSING = "a" * 32  # the form of an id, and nobody's
+
+
+@contextmanager
+def swift_folder() -> Iterator[Path]:
+    """A folder in memory where there is one: what is tested with it need not survive anything."""
+    memory = Path("/dev/shm")  # noqa: S108
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
 
 
 def open_shelf(folder: Path) -> SuspectStore:

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from guard.gateway.identity import ANONYMOUS, ROLES, Identity
 from guard.gateway.status import ForbiddenError
 from guard.suspects.record import Filter, Review
 from guard.suspects.suspect_store import SuspectStore
-from tests.gateway.shelf import MISSING, Notes, filled, open_shelf, person, suspect
+from tests.gateway.shelf import MISSING, Notes, filled, open_shelf, person, suspect, swift_folder
 
 ANA, BEN = person("ana", "analyst"), person("ben", "analyst")
 CAMERA = person("camera", "client")
@@ -52,11 +51,12 @@ ONE = [name for name, (call, _) in ACTS.items() if call not in (
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SuspectStore]:
+def store() -> Iterator[SuspectStore]:
     """An embedded store."""
-    store = open_shelf(tmp_path)
-    yield store
-    store.close()
+    with swift_folder() as folder:
+        store = open_shelf(folder)
+        yield store
+        store.close()
 
 
 @pytest.fixture

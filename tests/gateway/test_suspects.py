@@ -4,14 +4,13 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard.client import CallError, Client
@@ -24,7 +23,7 @@ from guard.gateway.servicer import InferenceServicer
 from guard.suspects.record import Counts, Filter, Review, Row, Suspect
 from guard.suspects.suspect_store import SuspectStore
 from guard.verdict import Decision
-from tests.gateway.shelf import MISSING, filled, open_shelf, suspect
+from tests.gateway.shelf import MISSING, filled, open_shelf, suspect, swift_folder
 
 METHODS = {
     name: method for name, method in protocol.GUARD_METHODS.items() if "Suspect" in method.path
@@ -54,14 +53,15 @@ async def ask(address: str, question: Callable[[Client], Any]) -> Any:
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[tuple[SuspectStore, str]]:
+async def place() -> AsyncIterator[tuple[SuspectStore, str]]:
     """A store, and the address of a service over it."""
-    store = open_shelf(tmp_path)
-    desk = Desk(store)
-    async with served(desk) as address:
-        yield store, address
-    desk.close()
-    store.close()
+    with swift_folder() as folder:
+        store = open_shelf(folder)
+        desk = Desk(store)
+        async with served(desk) as address:
+            yield store, address
+        desk.close()
+        store.close()
 
 
 async def test_a_suspect_arrives_bit_for_bit(place: tuple[SuspectStore, str]) -> None:
@@ -220,6 +220,7 @@ TEXT = st.none() | st.text(max_size=20).filter(lambda text: text.isprintable())
 NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.builds(
         Filter,
