@@ -11,6 +11,7 @@ from guard.config.limits import Rule
 from guard.config.release import KeyRelease
 from guard.gateway import permissions
 from guard.gateway.audit.keys import load_keys
+from guard.gateway.keeping import opener
 from guard.gateway.limits import Allowance, allowance_of
 from guard.gateway.server import authenticator_of
 from guard.gateway.tls import expired, watched_certificates
@@ -78,6 +79,48 @@ def explain_audit(audit: AuditSettings) -> Iterator[str]:
     yield f"  checkpoints: {every}, exported {where}"
     refused = "are refused" if audit.on_error == "block" else "are answered all the same"
     yield f"  on failure: administrative calls that cannot be recorded {refused}"
+
+
+def explain_suspects(config: Config) -> Iterator[str]:
+    """Lines about what is kept of suspicious images; StoreError where its keys do not open it."""
+    suspects = config.suspects
+    if not suspects.enabled:
+        yield "suspects: none are kept (suspects.folder)"
+        return
+    index = suspects.index or f"{suspects.folder} (SQLite)"
+    where = f"index {index}, images {suspects.objects or suspects.folder}"
+    yield f"suspects: {where}, {_suspect_keys(config)}"
+    yield f"  there now: {_there(config)}"
+    share = f"{100 * suspects.sample_rate:g}% of all, drawn before the verdict"
+    yield f"  kept: what is flagged or blocked, and {share}"
+    size = f"{suspects.quota_bytes / (1 << 30):.3g} GiB"
+    yield f"  for {suspects.keep_days:g} days and {size} at most, then the oldest are erased"
+    after = "within a minute" if suspects.rotate_after_erase else "when the keys are rotated"
+    yield f"  erased: unreadable from old backups {after}"
+    yield f"  settled: when {suspects.reviewers} reviewer(s) say so"
+
+
+def _suspect_keys(config: Config) -> str:
+    suspects = config.suspects
+    if "suspects" in config.gateway.key_release.keys:
+        return "keys handed out by gateway.key_release"
+    if suspects.key_variable:
+        return f"keys in the environment ({suspects.key_variable})"
+    made = "in use" if Path(suspects.key_file).exists() else "made at the first start"
+    return f"keys in {suspects.key_file} ({made})"
+
+
+def _there(config: Config) -> str:
+    """What the store holds; it is not made by asking."""
+    folder = Path(config.suspects.folder)
+    if not config.suspects.index and not (folder.is_dir() and any(folder.iterdir())):
+        return "nothing yet"
+    store = opener(config)()
+    try:
+        counts = store.counts()
+    finally:
+        store.close()
+    return f"{counts.total} suspects, {counts.bytes / 1e6:.1f} MB"
 
 
 def explain_limits(gateway: Gateway) -> Iterator[str]:

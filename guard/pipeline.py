@@ -22,7 +22,7 @@ from guard import calibration
 from guard.calibration import Calibration
 from guard.errors import ConfigError, InputError, PackError
 from guard.noise import NoiseBank
-from guard.onnx import Session
+from guard.onnx import RUNTIME, Session
 from guard.pack import Pack
 from guard.verdict import Place, Policy, Verdict, Verdicts, decide
 
@@ -137,6 +137,11 @@ class Pipeline:
     def provider(self) -> str:
         """The execution provider that really runs the evidence graph."""
         return self._graph.provider
+
+    @property
+    def engine(self) -> str:
+        """What runs the graph: the last bits of a number may differ elsewhere."""
+        return f"{RUNTIME}, {self.provider}"
 
     def score_names(self, *, upstream: bool) -> tuple[str, ...]:
         """The D names of the scores, the detector's last."""

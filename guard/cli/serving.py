@@ -53,6 +53,7 @@ def check(config: Path, offline: bool) -> None:
         explain_audit,
         explain_limits,
         explain_release,
+        explain_suspects,
     )
     from guard.gateway.probe import probe
 
@@ -63,6 +64,7 @@ def check(config: Path, offline: bool) -> None:
         *explain_limits(gateway),
         *explain_release(gateway.key_release),
         *explain_audit(gateway.audit),
+        *explain_suspects(settings),
     ):
         click.echo(line)
     for model in settings.models:
@@ -75,15 +77,39 @@ def check(config: Path, offline: bool) -> None:
 
 
 @click.command()
-@click.argument("images", type=FILE, nargs=-1, required=True)
-@click.option("--pack", type=FOLDER, required=True, help="The pack that judges.")
+@click.argument("images", type=FILE, nargs=-1)
+@click.option("--pack", type=FOLDER, help="The pack that judges pictures.")
 @click.option("--budget", default=0.01, show_default=True, help="False-alarm budget.")
+@click.option("--suspect", metavar="ID", help="Judge this suspect again instead.")
+@click.option("--config", type=FILE, help="The settings of the gateway that kept it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per image.")
-def inspect(images: tuple[Path, ...], pack: Path, budget: float, as_json: bool) -> None:
+def inspect(
+    images: tuple[Path, ...],
+    pack: Path | None,
+    budget: float,
+    suspect: str | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
     """Verdicts on picture files, offline; pictures are resized to the pack's size.
 
+    With --suspect: the verdict on a suspect once more, from its store, pack and secret; bit for
+    bit the same on the same provider and version, or exit status 1 and what differs.
+
     Example: guard inspect sign.png --pack models/signs
+
+    Example: guard inspect --suspect ID --config guard.toml
     """
+    if suspect is not None:
+        if config is None or images or pack is not None:
+            raise click.UsageError("--suspect goes with --config, and with no pictures or --pack")
+        return _replay(config, suspect, as_json=as_json)
+    if not images or pack is None or config is not None:
+        raise click.UsageError("give pictures and --pack, or --suspect and --config")
+    return _inspect(images, pack, budget, as_json=as_json)
+
+
+def _inspect(images: tuple[Path, ...], pack: Path, budget: float, *, as_json: bool) -> None:
     from guard.images import decode_image
     from guard.pipeline import Pipeline
 
@@ -98,8 +124,42 @@ def inspect(images: tuple[Path, ...], pack: Path, budget: float, as_json: bool) 
             record = {"image": str(path), "class": name, **verdict.record()}
             click.echo(json.dumps(record))
         else:
-            scores = " ".join(f"{key} {value:.3g}" for key, value in verdict.scores.items())
-            click.echo(f"{path}: {verdict.decision.name} {name} p={verdict.p_value:.4f} {scores}")
+            click.echo(f"{path}: {_line(verdict, name)}")
+
+
+def _replay(config: Path, suspect_id: str, *, as_json: bool) -> None:
+    from guard.gateway.keeping import opener
+    from guard.replay import replay
+
+    settings = load_config(config)
+    if not settings.suspects.enabled:
+        raise ConfigError(f"{config}: suspects.folder: no suspects are kept", key="suspects.folder")
+    store = opener(settings)()
+    try:
+        suspect = store.get(suspect_id)
+    finally:
+        store.close()
+    chosen = [model for model in settings.models if model.name == suspect.model]
+    if not chosen:
+        raise ConfigError(f"{config} has no model {suspect.model!r}", key="models.name")
+    pipeline = _pipeline(settings, chosen[0])
+    again = replay(suspect, pipeline)
+    name = pipeline.classes[again.verdict.label]
+    if as_json:
+        found = {"identical": again.identical, "differences": again.differences}
+        record = {"suspect": suspect.id, "class": name, **again.verdict.record(), **found}
+        click.echo(json.dumps(record))
+    else:
+        click.echo(f"{suspect.id}: {_line(again.verdict, name)}")
+        for line in again.differences or ("bit for bit the verdict it got",):
+            click.echo(f"  {line}")
+    if not again.identical:
+        raise SystemExit(1)
+
+
+def _line(verdict: Any, name: str) -> str:
+    scores = " ".join(f"{key} {value:.3g}" for key, value in verdict.scores.items())
+    return f"{verdict.decision.name} {name} p={verdict.p_value:.4f} {scores}"
 
 
 @click.command()

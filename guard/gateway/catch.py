@@ -21,7 +21,6 @@ from guard import metrics
 from guard.gateway.identity import Identity, current
 from guard.gateway.intake import INLINE_BYTES
 from guard.gateway.upstream import Metadata
-from guard.onnx import RUNTIME
 from guard.pipeline import Evidence, Pipeline
 from guard.suspects.capture import Capture
 from guard.suspects.late import LateStore
@@ -54,7 +53,7 @@ class Catch:
     ) -> None:
         self._capture, self._store = capture, store
         self._model, self._pack = model, pipeline.pack.digest
-        self._engine = f"guard {guard.__version__}, {RUNTIME}, {pipeline.provider}"
+        self._engine = f"guard {guard.__version__}, {pipeline.engine}"
         self._budget, self._rate = budget, sample_rate
         self._random = np.random.default_rng()
         self._pseudonym = lru_cache(maxsize=4096)(store.pseudonym)
