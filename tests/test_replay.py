@@ -27,17 +27,22 @@ SIGNS = Path(__file__).parents[1] / "models" / "signs"
 COUNT = 12
 
 
+SENT = signs.make(COUNT, seed=3, size=32)
+
+
 def answer(inputs: Any) -> dict[str, NDArray[Any]]:
-    """An upstream of its own mind, by the pixels alone: often not the ensemble's."""
-    sums = inputs["images"].reshape(len(inputs["images"]), -1).sum(1).astype(np.int64)
-    probabilities = np.full((len(sums), 18), 0.01, np.float32)
-    probabilities[np.arange(len(sums)), sums % 18] = 0.83
+    """An upstream that is right about every second of the signs that are sent."""
+    known = {image.tobytes(): n for n, image in enumerate(SENT.pixels())}
+    probabilities = np.full((len(inputs["images"]), 18), 0.01, np.float32)
+    for row, image in zip(probabilities, inputs["images"], strict=True):
+        n = known[image.tobytes()]
+        row[(SENT.labels[n] + n % 2 * 5) % 18] = 0.83
     return {"probabilities": probabilities}
 
 
 async def captured(config: Config) -> list[Suspect]:
     """Signs sent in requests of several sizes at once, all of them kept."""
-    images = signs.make(COUNT, seed=3, size=32).pixels()
+    images = SENT.pixels()
     async with FakeUpstream(answer) as upstream:
         model = structs.replace(config.models[0], upstream=upstream.address)
         asked = structs.replace(config, models=[model])
