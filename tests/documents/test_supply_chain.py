@@ -62,11 +62,12 @@ def test_the_lock_is_what_the_tests_run_with() -> None:
 
 
 def test_the_lock_holds_all_that_serving_needs() -> None:
-    """What pyproject.toml asks for, Redis too, and what that asks for, in fitting versions."""
+    """What pyproject.toml asks for, Redis and the console too, and what that asks for, in fitting versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = pins(CI / "serving.lock")
-    extra = project["optional-dependencies"]["redis"]
-    waiting = [Requirement(one) for one in (*project["dependencies"], *extra)]
+    extras = project["optional-dependencies"]
+    asked = (*project["dependencies"], *extras["redis"], *extras["console"])
+    waiting = [Requirement(one) for one in asked]
     seen = set()
     while waiting:
         wanted = waiting.pop()
