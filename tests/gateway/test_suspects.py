@@ -129,6 +129,19 @@ async def test_a_review_from_list_to_undo(place: tuple[SuspectStore, str]) -> No
     assert store.row(kept[0]).reviews == ()
 
 
+async def test_what_is_left_open_has_a_default(place: tuple[SuspectStore, str]) -> None:
+    """A list of 50, one claim, an export of 100, newest first: as the .proto file says."""
+    store, address = place
+    filled(store, 120)
+    listed = await _raw(address, "ListSuspects", protocol.ListSuspectsRequest())
+    assert len(listed.rows) == 50
+    assert listed.rows[0].taken > listed.rows[1].taken
+    assert len((await _raw(address, "ClaimSuspects", protocol.ClaimSuspectsRequest())).rows) == 1
+    exported = await _raw(address, "ExportSuspects", protocol.ExportSuspectsRequest())
+    assert len(exported.suspects) == 100
+    assert exported.after
+
+
 async def test_export_and_erasure(place: tuple[SuspectStore, str]) -> None:
     """All of them in full, page by page; erased by name they are gone."""
     store, address = place
@@ -245,6 +258,25 @@ def test_a_filter_means_the_same_after_travelling(wanted: Filter) -> None:
     data = suspectwire.write_filter(wanted).SerializeToString()
     read = suspectwire.read_filter(protocol.SuspectFilter.FromString(data))
     assert read == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"state": 0}, "state is not set"),
+        ({"state": 9}, "state 9 is not known here"),
+        ({"label": 0}, "label is not set"),
+        ({"label": -1}, "label -1 is not known here"),
+        ({"decision": 5}, "decision 5 is not known here"),
+        ({"taken_before": float("nan")}, "taken_before: nan"),
+        ({"p_value_at_most": float("inf")}, "p_value_at_most: inf"),
+    ],
+)
+def test_a_bad_filter_is_named(fields: dict[str, Any], text: str) -> None:
+    """The complaint says which part of the filter is wrong."""
+    with pytest.raises(InputError) as caught:
+        suspectwire.read_filter(protocol.SuspectFilter(**fields))
+    assert str(caught.value).startswith(text)
 
 
 def test_a_name_becomes_its_hash() -> None:
