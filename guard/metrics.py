@@ -24,7 +24,7 @@ STAGES: tuple[Stage, ...] = ("decode", "queue", "evidence", "upstream", "detect"
 Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
     "blocked", "non_finite", "defense", "defense_late", "internal", "unauthenticated", "forbidden",
-    "not_audited", "rate_limited", "budget_spent", "store", "unknown_suspect",
+    "not_audited", "rate_limited", "budget_spent", "store", "unknown_suspect", "queries",
 ]  # fmt: skip
 AuthFailure = Literal[
     "missing", "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid",
@@ -197,6 +197,14 @@ SUSPECTS_ROTATION_DUE = Gauge(
 )
 SUSPECTS_ROTATED = Counter("guard_suspects_rotated", "Rotations of the key-encryption key.")
 CALLERS = Gauge("guard_limited_callers", "Callers whose use of their limits is remembered.")
+QUERY_ATTACK = Counter(
+    "guard_query_attack",
+    "Images in sequences of queries that nearly repeat each other, from the alarm on.",
+    ["model"],
+)
+QUERIES_REMEMBERED = Gauge(
+    "guard_queries_remembered", "Queries that new ones are compared with.", ["model"]
+)
 READY = Gauge("guard_ready", "Whether a request for a model would be answered now.", ["model"])
 CLOCK = Gauge("guard_clock_seconds", "The wall clock here, to be compared with the scraper's.")
 OPEN_CALLS = Gauge("guard_open_calls", "Calls that are open, their requests sent or not.")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, structs
 
+from guard.config.queries import Queries
 from guard.verdict import Expose, Mode, OnError, OnFlag
 
 
@@ -117,6 +118,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
     input: Annotated[Input, Meta(description="how wire tensors become pixels")] = Input()
     output: Annotated[Output, Meta(description="how the answer becomes probabilities")] = Output()
+    queries: Annotated[Queries, Meta(description="sequences of queries")] = Queries()
 
     def asking(self, upstream: str) -> "Model":
         """The same model in front of another upstream."""

@@ -32,6 +32,7 @@ from guard.gateway.catch import Catch
 from guard.gateway.intake import SHOWN, Intake
 from guard.gateway.judge import Judge, part
 from guard.gateway.mapping import AnswerReader
+from guard.gateway.sequences import Sequences
 from guard.gateway.status import (
     AdversarialInputError,
     DefenseError,
@@ -76,8 +77,9 @@ class GuardedModel:
 
     def __init__(
         self, model: Model, policy: Policy, pipeline: Pipeline, upstream: Upstream | None,
-        gateway: Gateway, catch: Catch | None = None,
+        gateway: Gateway, catch: Catch | None = None, sequences: Sequences | None = None,
     ) -> None:  # fmt: skip
+        self._sequences = sequences
         self.name, self.model, self.policy, self._catch = model.name, model, policy, catch
         self.pipeline, self.upstream = pipeline, upstream
         self.score_names = pipeline.score_names(upstream=upstream is not None)
@@ -116,6 +118,7 @@ class GuardedModel:
         pixels = await self._intake.pixels(request)
         self.metrics.stage("decode", time.perf_counter() - start)
         drawn = self._catch.draw(len(pixels)) if self._catch else None
+        watching = self._sequences.begin(pixels) if self._sequences else None
         examined = self._batcher.submit(pixels)
         late = asyncio.get_running_loop().call_later(self.model.evidence_timeout, _expire, examined)
         try:
@@ -133,6 +136,8 @@ class GuardedModel:
         finally:
             late.cancel()
             _abandon(examined)
+        if self._sequences is not None and watching is not None:
+            verdicts = await self._sequences.settle(watching, verdicts)
         start = time.perf_counter()
         self._count_later(verdicts)
         suspects: Sequence[str] = ()
@@ -189,6 +194,8 @@ class GuardedModel:
         """Finish what is queued, then let go of threads and connections."""
         await self._batcher.close()
         self._intake.close()
+        if self._sequences is not None:
+            self._sequences.close()
         if self.upstream is not None:
             await self.upstream.close()
 
