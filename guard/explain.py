@@ -31,6 +31,23 @@ def explain(config: Config, model: Model, pipeline: Pipeline) -> Iterator[str]:
     yield from _budget(model, policy, pipeline)
     yield f"  on failure: {_posture(policy)}"
     yield f"  exposes: {policy.expose}"
+    yield f"  queries: {_queries(model, policy)}"
+
+
+def _queries(model: Model, policy: Policy) -> str:
+    queries = model.queries
+    if not queries.watch:
+        return "not compared with each other (queries.watch)"
+    acts = {
+        "alert": "an alert",
+        "cached": "an alert, and from then on the answer to the first of them",
+        "block": "an alert, and from then on refused",
+    }
+    action = acts[queries.on_attack if policy.mode == "enforce" else "alert"]
+    return (
+        f"{queries.alarm} that nearly repeat each other within {queries.seconds:g} s: {action}; "
+        f"{queries.remembered} remembered"
+    )
 
 
 def explain_access(gateway: Gateway) -> Iterator[str]:

@@ -18,7 +18,7 @@ class Queries(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = "cached"
     alarm: Annotated[
         int, Meta(ge=2, description="different pictures that nearly repeat each other: an attack")
-    ] = 5
+    ] = 3
     reach: Annotated[
         float, Meta(gt=0, description="distance of two thumbnails that counts as nearly the same")
     ] = 0.12

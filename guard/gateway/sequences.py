@@ -7,6 +7,7 @@ was: it learns nothing, and nobody who is honest is turned away. Letters: N imag
 
 import asyncio
 import logging
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,16 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard import metrics
+from guard.config import Model
 from guard.config.queries import Queries
+from guard.pipeline import Pipeline
 from guard.traffic.memory import Reach
 from guard.traffic.queries import QueryWatch, Sighting
-from guard.verdict import Decision, Mode, Verdicts
+from guard.verdict import Decision, Mode, Policy, Verdicts
 
 Floats = NDArray[np.float32]
 Watching = asyncio.Future[list[Sighting]]
 
 SURE = 0.999  # what a cached answer gives its class
 log = logging.getLogger(__name__)
+
+
+def sequences_of(
+    model: Model, policy: Policy, pipeline: Pipeline, secret: bytes | None
+) -> "Sequences | None":
+    """The watch over a model's queries, None where the settings do not ask for one."""
+    if not model.queries.watch:
+        return None
+    key = secret or secrets.token_bytes(32)
+    return Sequences(model.name, policy.mode, model.queries, pipeline.input_shape, key)
 
 
 class Sequences:

@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import gc
 import logging
-import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -41,14 +40,13 @@ from guard.gateway.operators import GuardServicer
 from guard.gateway.pages import Pages
 from guard.gateway.recorded import Recorded, record_start
 from guard.gateway.redis_counts import SharedCounts
-from guard.gateway.sequences import Sequences
+from guard.gateway.sequences import sequences_of
 from guard.gateway.servicer import InferenceServicer
 from guard.gateway.tls import Certificates, server_credentials, watched_certificates
 from guard.gateway.upstream import GrpcUpstream, Upstream
 from guard.gateway.watched import Watched
 from guard.gateway.wider import WiderHandler
 from guard.pipeline import Pipeline
-from guard.verdict import Policy
 
 SPARE_CALLS = 32  # beside inference: health, readiness, metadata
 WATCH_SECONDS = 1.0
@@ -106,18 +104,8 @@ def load_model(
     metrics.BUDGET.labels(model.name).set(policy.max_false_positive_rate)
     budget = policy.max_false_positive_rate
     catch = kept.catch(model.name, pipeline, budget) if kept else None
-    watch = watch_of(model, policy, pipeline, secret)
+    watch = sequences_of(model, policy, pipeline, secret)
     return GuardedModel(model, policy, pipeline, upstream, config.gateway, catch, watch)
-
-
-def watch_of(
-    model: Model, policy: Policy, pipeline: Pipeline, secret: bytes | None
-) -> Sequences | None:
-    """The watch over a model's queries, None where the settings do not ask for one."""
-    if not model.queries.watch:
-        return None
-    key = secret or secrets.token_bytes(SECRET_BYTES)
-    return Sequences(model.name, policy.mode, model.queries, pipeline.input_shape, key)
 
 
 def connect(gateway: Gateway, model: Model, pipeline: Pipeline) -> Upstream:

@@ -57,7 +57,7 @@ class QueryWatch:
         reach: Reach,
         capacity: int = 100_000,
         seconds: float = 3600.0,
-        alarm: int = 5,
+        alarm: int = 3,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.alarm, self._clock = alarm, clock

@@ -20,9 +20,9 @@ import contextlib
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -186,6 +186,61 @@ def fools(net: nn.Module, found: Tensor | None, image: Tensor, label: Tensor, na
         return bool(near) and bool(net(found).argmax(1)[0] != label[0])
 
 
+class Place(NamedTuple):
+    """Where attacks are made: a pack, a classifier behind it, and pictures (N, C, H, W)."""
+
+    pack: Path
+    upstream: Path
+    watch: Queries
+    net: nn.Module
+    images: Tensor
+    labels: Tensor
+
+
+def honest(place: Place) -> dict[str, float]:
+    """Every picture sent once."""
+    with gateway(place.pack, place.upstream, place.watch) as live:
+        before = flagged()
+        for image in place.images:
+            live(image[None])
+        share = (flagged() - before) / len(place.images)
+    return {"queries": len(place.images), "flagged": share}
+
+
+def seen(place: Place, name: str, chosen: Sequence[int], queries: int) -> dict[str, float]:
+    """After how many queries runs are flagged."""
+    at = []
+    with gateway(place.pack, place.upstream, place.watch) as live:
+        for image in place.images[-HONEST:]:
+            live(image[None])
+        for index in chosen:
+            box = Box(live, queries, until_flagged=True)
+            image, label = place.images[index][None], place.labels[index][None]
+            attacked(ATTACKS[name], box, image, label, 1000)
+            at.append((box.seen_at, box.asked))
+    found = [first for first, _ in at if first]
+    ended = [total for first, total in at if not first]
+    return {
+        "runs": len(at),
+        "flagged": len(found) / len(at),
+        "median": float(np.median(found)),
+        "p95": float(np.quantile(found, 0.95)),
+        "ended_before_the_alarm": sum(total < place.watch.alarm for total in ended),
+    }
+
+
+def success(place: Place, policy: Queries, name: str, chosen: Sequence[int], queries: int) -> float:
+    """Share of the pictures on which the attack succeeds; nan for none."""
+    won = []
+    with gateway(place.pack, place.upstream, policy) as live:
+        for index in chosen:
+            box = Box(live, 10 * queries, until_flagged=False)
+            image, label = place.images[index][None], place.labels[index][None]
+            found = attacked(ATTACKS[name], box, image, label, queries)
+            won.append(fools(place.net, found, image, label, name))
+    return float(np.mean(won)) if won else float("nan")
+
+
 def main() -> None:
     """Print a line per attack."""
     parser = argparse.ArgumentParser(
@@ -214,41 +269,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         upstream = Path(folder) / "production.onnx"
         export_classifier(net, upstream, shape=pack.input_shape)
-        with gateway(asked.pack, upstream, watch) as live:
-            before = flagged()
-            for image in images:
-                live(image[None])
-            share = (flagged() - before) / len(images)
-            print(f"honest: {len(images)} queries, {share:.3%} in a flagged sequence", flush=True)
-            written["honest"] = {"queries": len(images), "flagged": share}
+        place = Place(asked.pack, upstream, watch, net, images, labels)
+        written["honest"] = honest(place)
+        print("honest", written["honest"], flush=True)
         for name in asked.only:
-            with gateway(asked.pack, upstream, watch) as live:
-                for image in images[-HONEST:]:
-                    live(image[None])
-                at = []
-                for index in chosen[: asked.runs]:
-                    box = Box(live, asked.queries, until_flagged=True)
-                    attacked(ATTACKS[name], box, images[index][None], labels[index][None], 1000)
-                    at.append((box.seen_at, box.asked))
-            seen = [first for first, _ in at if first]
-            short = [total for first, total in at if not first]
-            row = {
-                "runs": len(at),
-                "flagged": len(seen) / len(at),
-                "median": float(np.median(seen)),
-                "p95": float(np.quantile(seen, 0.95)),
-                "ended_unseen_before_5": sum(total < watch.alarm for total in short),
-            }
-            for what, on in (("success_without", False), ("success_with", True)):
-                policy = watch if on else Queries()
-                won = []
-                with gateway(asked.pack, upstream, policy) as live:
-                    for index in chosen[: asked.success]:
-                        box = Box(live, 10 * asked.queries, until_flagged=False)
-                        image, label = images[index][None], labels[index][None]
-                        found = attacked(ATTACKS[name], box, image, label, asked.queries)
-                        won.append(fools(net, found, image, label, name))
-                row[what] = float(np.mean(won)) if won else float("nan")
+            row = seen(place, name, chosen[: asked.runs], asked.queries)
+            for what, policy in (("success_without", Queries()), ("success_with", watch)):
+                row[what] = success(place, policy, name, chosen[: asked.success], asked.queries)
             written[name] = row
             print(name, {k: round(v, 3) for k, v in row.items()}, flush=True)
     if asked.json:

@@ -38,9 +38,9 @@ def noisy(image: np.ndarray, count: int, seed: int = 0) -> np.ndarray:  # type: 
     return np.clip(copies, 0, 1).astype(np.float32)
 
 
-def test_the_fifth_near_copy_is_an_attack() -> None:
-    """Each of a sequence knows its length, and from the alarm on it is flagged."""
-    found = watch().look(noisy(IMAGES[0], 7))
+def test_from_the_alarm_on_a_sequence_is_an_attack() -> None:
+    """Each query knows its sequence's length, and the fifth different picture is flagged."""
+    found = watch(alarm=5).look(noisy(IMAGES[0], 7))
     assert [each.length for each in found] == [1, 2, 3, 4, 5, 6, 7]
     assert [each.flagged for each in found] == [False] * 4 + [True] * 3
     assert len({each.sequence for each in found}) == 1

@@ -1,0 +1,58 @@
+"""What watching for query sequences costs: time and memory of a query, at a long history.
+
+python -m tests.bench.query_cost [--remembered 100000] [--queries 500] [--size 32]
+
+The memory is filled with features drawn at random, then procedural signs under fresh noise are
+looked at one by one.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from guard.data import signs
+from guard.traffic.features import HASHES, Features, Seen
+from guard.traffic.memory import Reach
+from guard.traffic.queries import QueryWatch
+
+
+def filled(remembered: int, shape: tuple[int, int, int]) -> QueryWatch:
+    """A watch that remembers so many queries."""
+    random = np.random.default_rng(0)
+    watch = QueryWatch(shape, secret=b"cost" * 8, reach=Reach(0.12, 0.08), capacity=remembered)
+    dimensions = Features(shape, b"cost" * 8).dimensions
+    for number in range(remembered):
+        hashes = random.integers(1, 1 << 62, (1, HASHES)).astype(np.uint64)
+        both = (0.3 * random.standard_normal((2, 1, dimensions))).astype(np.float32)
+        watch.memory.add(Seen(hashes[:, 0], hashes, *both), 0, -number - 1, time.monotonic())
+    return watch
+
+
+def main() -> None:
+    """Print one line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--remembered", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--size", type=int, default=32)
+    asked = parser.parse_args()
+    shape = (3, asked.size, asked.size)
+    watch = filled(asked.remembered, shape)
+    images = signs.make(asked.queries, seed=0, size=asked.size).pixels()
+    noise = np.random.default_rng(1).uniform(-0.3, 0.3, images.shape).astype(np.float32)
+    times = []
+    for image in np.clip(images + noise, 0, 1):
+        start = time.perf_counter()
+        watch.look(image[None])
+        times.append(time.perf_counter() - start)
+    p50, p99 = np.percentile(times, [50, 99]) * 1e3
+    print(
+        f"{asked.remembered:,} remembered: p50 {p50:.2f} ms, p99 {p99:.2f} ms a query, "
+        f"{watch.memory.bytes / asked.remembered:.0f} bytes a query"
+    )
+
+
+if __name__ == "__main__":
+    main()
