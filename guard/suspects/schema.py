@@ -20,6 +20,7 @@ def statements(dialect: Dialect) -> tuple[str, ...]:
         "CREATE INDEX suspects_taken ON suspects (taken, number)",
         "CREATE INDEX suspects_p_value ON suspects (p_value, number)",
         "CREATE INDEX suspects_state ON suspects (state, taken, number)",
+        "CREATE INDEX suspects_queue ON suspects (state, p_value, number)",
         "CREATE INDEX suspects_client ON suspects (client, taken)",
         "CREATE INDEX suspects_claimed ON suspects (claimed_by) WHERE claimed_by <> ''",
         # All that a count may ask for, so that it reads this index alone.
