@@ -49,7 +49,18 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("ago", "chance", "iso", "many", "moment", "percent", "person", "plain", "rarer"):
+    for name in (
+        "ago",
+        "chance",
+        "iso",
+        "many",
+        "moment",
+        "percent",
+        "person",
+        "plain",
+        "rarer",
+        "short",
+    ):
         made.filters[name] = getattr(phrases, name)
     made.filters["defense"] = phrases.defense
     made.filters["rarity"] = phrases.rarity

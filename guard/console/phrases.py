@@ -13,6 +13,8 @@ DEFENSES = {
     "sentinel": "Sentinel against ensemble",
     "upstream": "Classifier against ensemble",
 }
+SHORT = {"squeezing": "Squeezing", "noise": "Noise", "ensemble": "Ensemble",
+         "sentinel": "Sentinel", "upstream": "Classifier"}  # fmt: skip
 VIEWS = {
     "squeeze_bits": "Fewer bits",
     "squeeze_median2": "Median 2×2",
@@ -26,6 +28,11 @@ FLOOR = 1e-4  # the smallest p-value that a bar tells apart
 def defense(name: str) -> str:
     """What a defence is called."""
     return DEFENSES.get(name, plain(name))
+
+
+def short(name: str) -> str:
+    """The same in one word."""
+    return SHORT.get(name, plain(name))
 
 
 def view(name: str) -> str:

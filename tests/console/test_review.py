@@ -129,7 +129,7 @@ def test_two_judge_apart_and_then_agree(tmp_path: Path) -> None:
         assert "1 of 2 reviewers" in text
         assert "You said" in text
         text = ben.get(page).text
-        assert "1 other judged it: shown after you did" in text
+        assert "1 of 2 reviewers; what the other said is shown after you did" in text
         assert "ada said" not in text
         assert ">adversarial</span>" not in ben.get("/suspects").text
         judge(ben, one, "adversarial")
