@@ -5,6 +5,7 @@ One class for every database; reviews and claims are in `reviews.py`.
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from guard.errors import StoreError
@@ -278,6 +279,10 @@ class Index:
     def check(self) -> None:
         """StoreError where the index is damaged."""
         self._database.check()
+
+    def backup(self, path: Path) -> None:
+        """A copy of the index."""
+        self._database.backup(path)
 
     def scrub(self) -> None:
         """What was deleted shall not linger."""

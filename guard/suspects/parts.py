@@ -6,6 +6,7 @@ where they are away, full or damaged.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 Value = str | int | float | bytes | None
@@ -47,6 +48,9 @@ class Database(Protocol):
 
     def check(self) -> None:
         """StoreError where it is damaged, as far as it can tell; a second for 100,000 suspects."""
+
+    def backup(self, path: Path) -> None:
+        """A copy of one moment in a new file; StoreError where a database has tools of its own."""
 
     def scrub(self) -> None:
         """What was deleted shall not linger in logs and free pages, as far as this can tell."""

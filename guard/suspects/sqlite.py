@@ -95,6 +95,22 @@ class SqliteDatabase:
             if session.all("PRAGMA quick_check(1)") != [("ok",)]:
                 raise StoreError(DAMAGED)
 
+    def backup(self, path: Path) -> None:
+        """See `Database`."""
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(f"backup {path}: {error.strerror}") from error
+        with _errors(), contextlib.closing(self._open(apsw.SQLITE_OPEN_READWRITE)) as source:
+            copy = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            with contextlib.closing(copy), copy.backup("main", source, "main") as backup:
+                while not backup.done:
+                    backup.step(1000)
+            copy = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            with contextlib.closing(copy):
+                copy.pragma("journal_mode", "delete")  # one file, and no log beside it
+        sync_folder(path.parent)
+
     def scrub(self) -> None:
         """See `Database`: empties the log beside the file; pages were overwritten before."""
         with self._writing, _errors(), contextlib.suppress(apsw.BusyError, apsw.LockedError):

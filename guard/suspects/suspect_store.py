@@ -6,14 +6,13 @@ index knows: it opens nothing, and is swept.
 """
 
 import base64
-import dataclasses
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from guard.suspects.parts import Blobs, Database
 from guard.suspects.queries import Where
 from guard.suspects.record import Counts, Filter, Floats, Page, Review, Row, Suspect
 from guard.suspects.reviews import Reviews
+from guard.suspects.sealing import agreeing, sealed
 from guard.suspects.store import Order
 
 ATTEMPTS = 8  # at what another process changes meanwhile
@@ -36,13 +36,6 @@ SWEEP_SECONDS = 3600.0
 EVERYTHING = Filter()
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class Draft(NamedTuple):
-    """A record about to be kept."""
-
-    record: Sealed
-    content: bytes
 
 
 class SuspectStore:
@@ -105,7 +98,7 @@ class SuspectStore:
             raw = self._blobs.read(sealed.blob) if key else None
             if key and raw is not None:
                 plain = crypt.unseal(raw, key, suspect_id=row.id, tenant=row.tenant)
-                return _same(packing.unpack(plain, row.id), row)
+                return agreeing(packing.unpack(plain, row.id), row)
             # Erased, or wrapped anew, since the index was asked: ask again.
             if self._index.sealed(suspect_id)[1] == sealed and key:
                 raise StoreError(f"suspect {suspect_id}: its sealed record is missing")
@@ -243,6 +236,13 @@ class SuspectStore:
             if (after := page.after) is None:
                 return
 
+    def backup(self, path: Path) -> None:
+        """A copy of the index in a new file, while others go on; the records are files as they are.
+
+        It opens nothing after the next rotation: make one after each.
+        """
+        self._index.backup(path)
+
     def close(self) -> None:
         """See `Store`."""
         self._index.close()
@@ -277,7 +277,7 @@ class SuspectStore:
     def _put(self, suspects: Sequence[Suspect], new: set[str]) -> set[str] | None:
         """None where all were kept; else those that must be sealed, too, on the next attempt."""
         ring = self._ring
-        drafts = _sealed(ring, suspects, new)
+        drafts = sealed(ring, suspects, new)
         entries = [(one, drafts.pop(one.id, None)) for one in suspects]
         blobs = [(draft.record.blob, draft.content) for _, draft in entries if draft]
         names = [name for name, _ in blobs]
@@ -353,39 +353,9 @@ class SuspectStore:
         return count
 
 
-def _sealed(ring: KeyRing, suspects: Sequence[Suspect], new: set[str]) -> dict[str, Draft]:
-    """Those that are new, sealed, by id."""
-    drafts: dict[str, Draft] = {}
-    for one in suspects:
-        if one.id in new and one.id not in drafts:
-            content, key = crypt.seal(packing.pack(one), suspect_id=one.id, tenant=one.tenant)
-            kek, wrapped = ring.wrap(key, suspect_id=one.id, tenant=one.tenant)
-            name = f"{one.id}-{secrets.token_hex(8)}"
-            drafts[one.id] = Draft(Sealed(name, len(content), kek, wrapped), content)
-    return drafts
-
-
 def _text(digest: bytes) -> str:
     """A keyed hash as 32 letters and digits."""
     return base64.b32encode(digest[:ID_BYTES]).decode().lower()
-
-
-def _same(suspect: Suspect, row: Row) -> Suspect:
-    """The suspect, once the index agrees with what was sealed."""
-    verdict = suspect.verdict
-    for name, sealed, known in (
-        ("time", suspect.taken, row.taken),
-        ("model", suspect.model, row.model),
-        ("pack", suspect.pack, row.pack),
-        ("client", suspect.client, row.client),
-        ("decision", verdict.decision, row.decision),
-        ("class", verdict.label, row.predicted),
-        ("p-value", verdict.p_value, row.p_value),
-        ("alarms", suspect.alarms, row.alarms),
-    ):
-        if sealed != known and not (sealed != sealed and known != known):  # NaN is NaN
-            raise StoreError(f"suspect {row.id}: the index has another {name} than was sealed")
-    return dataclasses.replace(suspect, sampled=row.sampled)  # a later one may have been drawn
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
