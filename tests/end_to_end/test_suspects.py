@@ -15,6 +15,7 @@ from guard.client import CallError, Client
 from guard.config.access import Grant, Identities
 from guard.config.audit import AuditSettings
 from guard.config.suspects import Suspects
+from guard.gateway import protocol
 from guard.gateway.audit.keys import load_keys
 from guard.gateway.audit.show import records
 from guard.gateway.server import Running, running
@@ -120,6 +121,9 @@ async def test_from_a_false_alarm_to_its_erasure(tmp_path: Path) -> None:
         ]
         seen = await here.ask("ana", lambda c: c.suspects.get(mine))
         assert (seen.suspect.image == image[0]).all()
+        request = protocol.GetSuspectRequest(id=mine, picture=True)
+        raw = await here.ask("ana", lambda c: c.call("GetSuspect", request))
+        assert raw.suspect.verdict.class_name == "green"
         assert [one.source for one in seen.row.reviews] == ["client"]
         with pytest.raises(CallError, match="NOT_FOUND"):
             await here.ask("nora", lambda c: c.suspects.label([mine], "benign"))
@@ -135,7 +139,9 @@ async def test_from_a_false_alarm_to_its_erasure(tmp_path: Path) -> None:
     keys = load_keys(tmp_path / "log.key")
     views = [one for one in told if one["event"] == "suspect.view"]
     assert [(one["actor"], one["outcome"]) for one in views] == [
-        (keys.actor("jwt:ana"), "ok"), (keys.actor("jwt:ana"), "NOT_FOUND")
+        (keys.actor("jwt:ana"), "ok"),
+        (keys.actor("jwt:ana"), "ok"),
+        (keys.actor("jwt:ana"), "NOT_FOUND"),
     ]  # fmt: skip
     assert views[0]["details"]["suspects"] == [mine]
     kinds = {one["event"] for one in told}

@@ -12,7 +12,9 @@ CREDENTIALS = (
 )
 AUDIT = ("tests/gateway/audit", "tests/cli/test_audit.py", "tests/gateway/test_recorded.py")
 DESK = (
+    "tests/gateway/test_asked.py",
     "tests/gateway/test_desk.py",
+    "tests/gateway/test_steps.py",
     "tests/gateway/test_suspects.py",
     "tests/end_to_end/test_suspects.py",
 )
