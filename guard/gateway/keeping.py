@@ -88,9 +88,12 @@ def kind_of(settings: Suspects) -> str:
 
 def opener(config: Config) -> Callable[[], Store]:
     """What opens the store of these settings; it raises StoreError."""
+    settings = config.suspects
+    for key in ("index", "objects"):
+        if getattr(settings, key):
+            raise ConfigError(f"suspects.{key}: not in this version", key=f"suspects.{key}")
 
     def opening() -> Store:
-        settings = config.suspects
         return open_store(keys_of(config), folder=settings.folder)
 
     return opening
