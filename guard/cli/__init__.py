@@ -18,6 +18,7 @@ from guard.cli import (
     evaluate,
     packs,
     serving,
+    stored,
     suspects,
     train,
 )
@@ -50,5 +51,7 @@ for _command in (
     console.console,
 ):
     main.add_command(_command)
+suspects.suspects.add_command(stored.backup)
+suspects.suspects.add_command(stored.verify)
 train.train.add_command(ensemble.ensemble)
 evaluate.evaluate.add_command(ensemble.transfer)
