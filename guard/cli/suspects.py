@@ -1,6 +1,7 @@
 """`guard suspects`: look at what a gateway kept, label it, export it, erase it.
 
-All of it goes through a running gateway, which knows who asks, what they may, and records it.
+It goes through a running gateway, which knows who asks, what they may, and records it; `stored.py`
+has what is for who has the store and its keys anyway.
 """
 
 import json
