@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard.console import phrases
-from guard.suspects.record import Row, Suspect
+from guard.suspects.record import Review, Row, Suspect
 
 Floats = NDArray[np.float32]
 SHOWN_CLASSES = 4  # columns of the table of answers
@@ -85,17 +85,24 @@ def class_name(classes: Sequence[str], index: int) -> str:
     return phrases.plain(classes[index]) if 0 <= index < len(classes) else f"Class {index}"
 
 
+def shown(row: Row, me: str, required: int) -> list[Review]:
+    """What this reviewer may know of others: until two have judged apart, only the own label."""
+    own = any(one.reviewer == me for one in row.reviews if one.source == "reviewer")
+    if required < 2 or own or row.state != "open":
+        return list(row.reviews)
+    return [one for one in row.reviews if one.source == "client"]
+
+
 def reviews(row: Row, me: str, required: int) -> dict[str, object]:
-    """Who said what; another's label stays hidden until one's own is given: two judge apart."""
-    own = next((r for r in row.reviews if r.reviewer == me and r.source == "reviewer"), None)
-    others = [r for r in row.reviews if r.source == "reviewer" and r.reviewer != me]
-    hidden = required > 1 and own is None and row.state == "open"
+    """Who said what, as far as it is shown."""
+    seen = shown(row, me, required)
+    given = [one for one in row.reviews if one.source == "reviewer"]
     return {
-        "own": own,
-        "others": [] if hidden else others,
-        "hidden": len(others) if hidden else 0,
-        "client": next((r for r in row.reviews if r.source == "client"), None),
-        "given": len(others) + (own is not None),
+        "own": next((one for one in seen if one.source == "reviewer" and one.reviewer == me), None),
+        "others": [one for one in seen if one.source == "reviewer" and one.reviewer != me],
+        "hidden": len(row.reviews) - len(seen),
+        "client": next((one for one in seen if one.source == "client"), None),
+        "given": len(given),
         "required": required,
     }
 

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from guard.console.filters import LABELS, ORDERS, STATES, Asked, asked
 from guard.console.page import render
+from guard.console.panels import shown
 from guard.console.room import Room, may, room, visitor
 from guard.errors import InputError
 from guard.suspects.record import Counts, Row
@@ -76,7 +77,7 @@ async def export(request: Request) -> Response:
         if kind == "csv":
             yield _csv([dict.fromkeys(COLUMNS)], names=True)
         while True:
-            records = [_record(here, row) for row in found.rows]
+            records = [_record(here, row, guest.who.name) for row in found.rows]
             if kind == "csv":
                 yield _csv(records)
             else:
@@ -121,7 +122,8 @@ def _choices(here: Room, wanted: Asked) -> dict[str, object]:
     }
 
 
-def _record(here: Room, row: Row) -> dict[str, object]:
+def _record(here: Room, row: Row, me: str) -> dict[str, object]:
+    said = [dataclasses.asdict(one) for one in shown(row, me, here.desk.required)]
     taken = datetime.fromtimestamp(row.taken, UTC).isoformat(timespec="milliseconds")
     return {
         "id": row.id,
@@ -136,7 +138,7 @@ def _record(here: Room, row: Row) -> dict[str, object]:
         "seen": row.seen,
         "state": row.state,
         "label": row.label,
-        "reviews": [dataclasses.asdict(review) for review in row.reviews],
+        "reviews": said,
         "client": row.client,
         "tenant": row.tenant,
         "pack": row.pack,

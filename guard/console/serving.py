@@ -34,7 +34,7 @@ from guard.suspects.store import Store
 
 KEY = "console.listen"
 AT_ONCE = 64  # requests; more are told to come back
-START_SECONDS, STOP_SECONDS = 10.0, 3
+STOP_SECONDS = 1
 log = logging.getLogger(__name__)
 
 

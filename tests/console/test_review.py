@@ -132,6 +132,7 @@ def test_two_judge_apart_and_then_agree(tmp_path: Path) -> None:
         assert "1 of 2 reviewers; what the other said is shown after you did" in text
         assert "ada said" not in text
         assert ">adversarial</span>" not in ben.get("/suspects").text
+        assert "user:ada" not in ben.get("/export.jsonl").text
         judge(ben, one, "adversarial")
         text = ben.get(page).text
         assert "2 of 2 reviewers, who agree" in text
