@@ -21,6 +21,9 @@ from guard.verdict import Decision, Verdict
 LENGTH = struct.Struct("<I")
 ARRAYS = ("image", "evidence", "probabilities", "upstream")
 LEVELS = np.float32(255)
+MALFORMED = (
+    ValueError, KeyError, TypeError, AttributeError, ArithmeticError, struct.error, RecursionError,
+)  # fmt: skip
 PLAIN = tuple(one.name for one in fields(Suspect) if one.name not in (*ARRAYS, "verdict"))
 
 
@@ -50,7 +53,7 @@ def unpack(raw: bytes, suspect_id: str) -> Suspect:
     """A suspect again; StoreError where the bytes are not one, or are another's."""
     try:
         found = _unpack(raw)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+    except MALFORMED:
         raise StoreError(f"suspect {suspect_id}: its record cannot be understood") from None
     if found.id != suspect_id:
         raise StoreError(f"suspect {suspect_id}: its record is another's")
@@ -73,18 +76,25 @@ def _unpack(raw: bytes) -> Suspect:
     (length,) = LENGTH.unpack_from(raw)
     header = json.loads(raw[LENGTH.size : LENGTH.size + length])
     arrays = dict(_arrays(raw, LENGTH.size + length, header["arrays"]))
-    verdict = header["verdict"]
     plain: dict[str, Any] = {name: header[name] for name in PLAIN if name in header}
     for name, value in plain.items():  # an older record lacks what came later
         plain[name] = tuple(value) if isinstance(value, list) else value
     return Suspect(
         **plain,
-        verdict=Verdict(**{**verdict, "decision": Decision(verdict["decision"])}),
+        verdict=_verdict(header["verdict"]),
         image=arrays["image"],
         evidence=arrays["evidence"],
         probabilities=arrays["probabilities"],
         upstream=arrays.get("upstream"),
     )
+
+
+def _verdict(kept: dict[str, Any]) -> Verdict:
+    named = {
+        name: {key: float(value) for key, value in kept[name].items()}
+        for name in ("scores", "p_values")
+    }
+    return Verdict(**{**kept, **named, "decision": Decision(kept["decision"])})
 
 
 def _arrays(raw: bytes, start: int, listed: list[Any]) -> Iterator[tuple[str, Floats]]:

@@ -37,6 +37,8 @@ TARGETS: Mapping[str, Place] = {
     "onnx": Place("packs", "Graphs", 1, "ONNX files"),
     "audit": Place("stored", "Logs", 2, "an audit log and its checkpoints"),
     "audit-keys": Place("stored", "AuditKeys", 2, "an audit log's keys"),
+    "records": Place("sealed", "Records", 2, "sealed records of suspects, and their insides"),
+    "rings": Place("sealed", "Rings", 1, "the keys of suspects"),
     "http": Place("served", "Http", 2, "bytes on the page port"),
     "loopback": Place("served", "Loopback", 1, "ModelInfer over a real connection"),
     "parquet": Place("stored", "ImageSets", 1, "image sets in Parquet"),
