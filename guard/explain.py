@@ -117,6 +117,19 @@ def explain_suspects(config: Config) -> Iterator[str]:
     yield f"  settled: when {suspects.reviewers} reviewer(s) say so"
 
 
+def explain_console(config: Config) -> Iterator[str]:
+    """Lines about the review console."""
+    console = config.console
+    if not console.listen:
+        yield "console: not served (console.listen)"
+        return
+    kind = "https" if config.gateway.tls.cert or console.origin[:6] == "https:" else "http"
+    yield f"console: {kind}, at {console.listen}"
+    ways = [f"names and passwords in {console.users_file}"] if console.users_file else []
+    ways += ["the gateway's tokens"] if config.gateway.identity.tokens.keys else []
+    yield f"  log-in: {' or '.join(ways)}, for {console.session_hours:g} hours"
+
+
 def _suspect_keys(config: Config) -> str:
     suspects = config.suspects
     if "suspects" in config.gateway.key_release.keys:

@@ -51,6 +51,7 @@ def check(config: Path, offline: bool) -> None:
         explain,
         explain_access,
         explain_audit,
+        explain_console,
         explain_limits,
         explain_release,
         explain_suspects,
@@ -65,6 +66,7 @@ def check(config: Path, offline: bool) -> None:
         *explain_release(gateway.key_release),
         *explain_audit(gateway.audit),
         *explain_suspects(settings),
+        *explain_console(settings),
     ):
         click.echo(line)
     for model in settings.models:

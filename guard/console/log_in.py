@@ -49,6 +49,8 @@ async def submit(request: Request) -> Response:
         text = "That token is not valid here." if token else WRONG
         return _form(request, text, status=401, name=name)
     here.by_pair.good(keys[0])
+    found = here.sessions.find(value)
+    await here.audit.act("console.login", actor=found[1].name if found else "")
     response = RedirectResponse("/suspects", 303)
     response.set_cookie(
         cookie_name(here.secure), value, path="/", secure=here.secure, httponly=True,

@@ -65,13 +65,14 @@ def here(tmp_path: Path, tokens: Tokens, audit: Remembered) -> Iterator[Stock]:
         yield found
 
 
-def test_the_right_password_lets_in(here: Stock) -> None:
-    """A cookie, and the queue."""
+def test_the_right_password_lets_in(here: Stock, audit: Remembered) -> None:
+    """A cookie, a record, and the queue."""
     browser = Browser(here.port.url)
     answer = browser.post("/login", {"name": "ada", "password": PASSWORD})
     assert (answer.status, answer.location) == (303, "/suspects")
     assert browser.get("/suspects").status == 200
     assert browser.get("/login").location == "/suspects"
+    assert audit.records[0] == {"event": "console.login", "actor": "user:ada", "outcome": "ok"}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ Event = Literal[
     "suspect.export",
     "suspect.erase",
     "suspect.rotate",  # the keys that seal them
+    "console.login",
     "model.promote",
     "model.rollback",
     "other",
