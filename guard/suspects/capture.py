@@ -18,7 +18,7 @@ from guard.metrics import Dropped
 from guard.suspects.record import Suspect
 from guard.suspects.store import Store
 
-LINGER_SECONDS = 0.05
+LINGER_SECONDS = 0.2  # a commit costs a millisecond of CPU, shared by all that came meanwhile
 MAX_BATCH = 256
 FIRST_RETRY, LAST_RETRY = 0.05, 1.0  # seconds
 OVERHEAD = 2048  # bytes of a suspect beside its arrays, about
