@@ -118,6 +118,8 @@ class Client:
                        refused it for now and said when to come back; 0: never tried again
     max_message_bytes: of one message, either way
 
+    Its `suspects` are what a gateway kept: `guard/reviewing.py`.
+
     ConfigError for a file that cannot be read, or a token that would travel unencrypted.
     """
 
