@@ -1,5 +1,7 @@
 """A gateway that keeps suspects, over real connections and with a real store."""
 
+import contextlib
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,12 +13,12 @@ import pytest
 from msgspec import structs
 
 from guard.config.suspects import Suspects
-from guard.errors import StoreError
+from guard.errors import StoreError, UnknownSuspectError
 from guard.gateway import protocol
 from guard.gateway.catch import trace_of
 from guard.gateway.keeping import opener
 from guard.gateway.server import Running, running
-from guard.suspects.record import Suspect
+from guard.suspects.record import Filter, Suspect
 from guard.testing import (
     FakeUpstream,
     answer_colour,
@@ -66,10 +68,12 @@ async def keeping(
         config = structs.replace(
             gateway_config(pack, upstream=address, **model),
             suspects=Suspects(
-                folder=str(folder / "suspects"),
-                key_file=str(folder / "keys" / "suspects"),
-                sample_rate=sample_rate,
-                **(kept or {}),
+                **{
+                    "folder": str(folder / "suspects"),
+                    "key_file": str(folder / "keys" / "suspects"),
+                    "sample_rate": sample_rate,
+                    **(kept or {}),
+                }
             ),
         )
         gateway = await stack.enter_async_context(running(config))
@@ -232,3 +236,73 @@ def test_a_wrong_key_opens_nothing(tiny_pack: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         opener(structs.replace(config, suspects=other))()
     opener(structs.replace(config, suspects=settings))().close()
+
+
+async def test_an_erasure_is_followed_by_a_new_key(tiny_pack: Path, tmp_path: Path) -> None:
+    """The gateway rotates by itself, soon, and what was not erased can still be read."""
+    before = counted("guard_suspects_rotated_total")
+    quick = {"upkeep_seconds": 0.1}
+    async with keeping(tiny_pack, tmp_path, kept=quick) as here:
+        await here.caller.infer(np.concatenate([suspicious_images([n]) for n in (0, 1)]))
+        first, second = await here.suspects(2)
+        ring = (tmp_path / "keys" / "suspects").read_bytes()
+        kept = here.gateway.kept
+        assert kept is not None
+        assert kept.store.erase(Filter(ids=(first.id,))) == 1
+        await until(lambda: counted("guard_suspects_rotated_total") == before + 1)
+        await until(lambda: counted("guard_suspects_rotation_due_timestamp_seconds") == 0)
+        assert (tmp_path / "keys" / "suspects").read_bytes() != ring
+        assert kept.store.get(second.id).image.tobytes() == second.image.tobytes()
+        with pytest.raises(UnknownSuspectError):
+            kept.store.get(first.id)
+
+
+async def test_the_oldest_go_beyond_the_quota(tiny_pack: Path, tmp_path: Path) -> None:
+    """Suspects never fill more than they may for long, and the newest are what is left."""
+    quick = {"upkeep_seconds": 0.1, "quota_bytes": 12_000}
+    async with keeping(tiny_pack, tmp_path, sample_rate=1.0, kept=quick) as here:
+        kept = here.gateway.kept
+        assert kept is not None
+        for level in range(40):
+            await here.caller.infer(clean_images([level % 3]) * np.float32(1 - level / 100))
+        await until(lambda: not kept.capture.waiting)
+        await until(lambda: 0 < kept.store.counts().bytes <= 12_000)
+        newest = kept.store.rows(limit=1).rows[0]
+        oldest = kept.store.rows(order="oldest", limit=1).rows[0]
+        assert newest.taken > oldest.taken > kept.store.get(newest.id).taken - 60
+
+
+def mounted(folder: Path, size: str) -> bool:
+    """Whether a small disk is there now: it takes root and a tmpfs."""
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    return subprocess.run(["mount", *options], capture_output=True).returncode == 0
+
+
+async def test_a_full_disk_costs_no_answer(tiny_pack: Path, tmp_path: Path) -> None:
+    """Everybody is answered while the disk is full; what waits is kept once there is room."""
+    disk = tmp_path / "disk"
+    if not mounted(disk, "1m"):
+        pytest.skip("no small disk can be mounted here: needs root")
+    try:
+        async with keeping(tiny_pack, disk, kept={"key_file": str(tmp_path / "keys")}) as here:
+            await here.caller.infer(MIXED)
+            await here.suspects(1)
+            ballast = disk / "ballast"
+            failed = counted("guard_suspects_failures_total", task="put")
+            with contextlib.suppress(OSError):
+                ballast.write_bytes(bytes(1 << 20))
+            ids = []
+            for label in (0, 2):
+                answer = await here.caller.infer(suspicious_images([label]))
+                ids += ids_of(answer)
+            await until(lambda: counted("guard_suspects_failures_total", task="put") > failed)
+            assert all(ids)
+            assert counted("guard_suspects_up", store="sqlite") == 0
+            await here.caller.infer(MIXED)
+            ballast.unlink()
+            kept = await here.suspects(3)
+            assert {one.id for one in kept} >= set(ids)
+            await until(lambda: counted("guard_suspects_up", store="sqlite") == 1)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
