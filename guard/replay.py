@@ -43,9 +43,11 @@ def replay(suspect: Suspect, pipeline: Pipeline) -> Replay:
     )
     upstream = None if suspect.upstream is None else _repeated(suspect.upstream, among)
     verdict = pipeline.judge(rows, upstream).row(judged)
-    effects = [*_discrete(suspect, verdict), *_numeric(suspect, evidence, verdict)]
-    causes = _causes(suspect, pipeline, evidence) if effects else ()
-    return Replay(verdict, (*effects, *causes))
+    decided, counted = [*_discrete(suspect, verdict)], [*_numeric(suspect, evidence, verdict)]
+    causes = [*_causes(suspect, pipeline, evidence)] if decided or counted else []
+    if decided and not counted and not causes:
+        causes = ["because of the policy, or the queries before it? those are not replayed"]
+    return Replay(verdict, (*decided, *counted, *causes))
 
 
 def _discrete(suspect: Suspect, now: Verdict) -> Iterator[str]:

@@ -21,6 +21,7 @@ from guard.pipeline import Pipeline
 from guard.replay import replay
 from guard.suspects.record import Suspect
 from guard.testing import FakeUpstream
+from guard.verdict import Decision
 from tests.gateway.wire import Caller
 
 SIGNS = Path(__file__).parents[1] / "models" / "signs"
@@ -117,6 +118,10 @@ def test_it_is_said_what_differs(suspects: list[Suspect], pipeline: Pipeline) ->
     assert "evidence: up to" in told
     assert "because of the engine? other 1 then" in told
     assert "because of the pack? sha256:1 then" in told
+    blocked = replace(one, verdict=replace(one.verdict, decision=Decision.BLOCK))
+    told = "\n".join(replay(blocked, pipeline).differences)
+    assert told.startswith("decision: BLOCK then,")
+    assert "because of the policy, or the queries before it?" in told
 
 
 def run(*arguments: object) -> tuple[int, str]:
