@@ -226,9 +226,7 @@ class Index:
             shared.pop(number, None)
             numbers = [other for other, count in shared.items() if count >= ALIKE]
             numbers.sort(key=lambda other: (-shared[other], -other))
-            if tenant is None:
-                numbers = numbers[:limit]
-            rows = by_number(session, numbers)
+            rows = by_number(session, numbers[: limit if tenant is None else MOST_ALIKE])
         return [row for row in rows if tenant in (None, row.tenant)][:limit]
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────

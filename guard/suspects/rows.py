@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from guard.errors import UnknownSuspectError
+from guard.errors import StoreError, UnknownSuspectError
 from guard.suspects import queries
 from guard.suspects.agreement import latest
 from guard.suspects.parts import Session
@@ -59,9 +59,16 @@ def named(found: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
 
 
 def _row(found: dict[str, Any], reviews: tuple[Review, ...]) -> Row:
+    """StoreError where somebody has written what this index never holds."""
     rest = {name: found[name] for name in COLUMNS if name != "number"}
-    rest["sampled"] = bool(rest["sampled"])
-    rest["decision"] = Decision(rest["decision"])
-    rest["p_value"] = queries.p_value_out(rest["p_value"])
-    rest["alarms"] = tuple(json.loads(rest["alarms"]))
+    try:
+        for name in ("seen", "bytes", "predicted"):
+            rest[name] = int(rest[name])
+        rest["taken"] = float(rest["taken"])
+        rest["sampled"] = bool(rest["sampled"])
+        rest["decision"] = Decision(rest["decision"])
+        rest["p_value"] = queries.p_value_out(float(rest["p_value"]))
+        rest["alarms"] = tuple(map(str, json.loads(rest["alarms"])))
+    except (ValueError, TypeError):
+        raise StoreError(f"suspect {found['id']}: its row in the index is damaged") from None
     return Row(**rest, reviews=reviews)

@@ -132,6 +132,9 @@ def test_swapped_keys_are_found(store: SuspectStore, columns: tuple[str, ...]) -
         ("predicted", 99, "another class"),
         ("p_value", 0.5, "another p-value"),
         ("alarms", "[]", "another alarms"),
+        ("alarms", "[", "its row in the index is damaged"),
+        ("alarms", "7", "its row in the index is damaged"),
+        ("decision", 77, "its row in the index is damaged"),
     ],
 )
 def test_a_row_that_disagrees_with_its_record_is_found(
