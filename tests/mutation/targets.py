@@ -18,6 +18,17 @@ DESK = (
     "tests/gateway/test_suspects.py",
     "tests/end_to_end/test_suspects.py",
 )
+STORE = (
+    "tests/suspects/test_store.py",
+    "tests/suspects/test_store_rows.py",
+    "tests/suspects/test_store_review.py",
+    "tests/suspects/test_store_erase.py",
+    "tests/suspects/test_store_rotation.py",
+    "tests/suspects/test_store_tampering.py",
+    "tests/suspects/test_store_together.py",
+    "tests/suspects/test_embedded.py",
+    "tests/suspects/test_backup.py",
+)
 
 # Glob of modules: the tests whose business they are.
 MIRRORS: dict[str, tuple[str, ...]] = {
@@ -48,6 +59,20 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     f"{GATEWAY}/steps.py": DESK,
     f"{GATEWAY}/suspects.py": DESK,
     f"{GATEWAY}/suspectwire.py": DESK,
+    "guard/suspects/agreement.py": ("tests/suspects/test_agreement.py",),
+    "guard/suspects/crypt.py": ("tests/suspects/test_crypt.py", "tests/suspects/test_keys.py"),
+    "guard/suspects/folder.py": STORE,
+    "guard/suspects/index.py": STORE,
+    "guard/suspects/keys.py": ("tests/suspects/test_keys.py", *STORE),
+    "guard/suspects/opening.py": ("tests/suspects/test_keys.py", *STORE),
+    "guard/suspects/packing.py": ("tests/suspects/test_packing.py",),
+    "guard/suspects/queries.py": STORE,
+    "guard/suspects/reviews.py": STORE,
+    "guard/suspects/rows.py": STORE,
+    "guard/suspects/schema.py": STORE,
+    "guard/suspects/sealing.py": STORE,
+    "guard/suspects/sqlite.py": STORE,
+    "guard/suspects/suspect_store.py": STORE,
     f"{GATEWAY}/release.py": ("tests/gateway/test_release.py",),
     "guard/pack.py": ("tests/test_pack.py",),
     "guard/onnx.py": ("tests/test_onnx.py", "tests/test_pipeline.py"),
