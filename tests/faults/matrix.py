@@ -3,7 +3,18 @@
 import re
 
 from tests.end_to_end.peers.servers import ROOT
-from tests.faults import audit, defence, embedded, identity, load, network, process, redis, upstream
+from tests.faults import (
+    audit,
+    defence,
+    embedded,
+    identity,
+    load,
+    network,
+    process,
+    redis,
+    suspects,
+    upstream,
+)  # fmt: skip
 from tests.faults.frame import FAULTS, Fault, Result
 
 DOCUMENT = ROOT / "deploy" / "docs" / "faults.md"
@@ -12,7 +23,7 @@ HEAD = f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}"
 FAILED = "| FAILED: "
 SINCE_1970 = 1e9  # seconds: more is a moment
 MARKS = re.compile(r"(<!-- faults -->\n)(.*?)(<!-- /faults -->)", re.DOTALL)
-PARTS = (defence, upstream, network, embedded, process, identity, audit, redis, load)
+PARTS = (defence, upstream, network, embedded, process, identity, audit, redis, suspects, load)
 
 
 def all_faults() -> list[Fault]:
