@@ -88,6 +88,8 @@ def _wrong(error: Exception) -> tuple[int, str, str]:
     for kind, status, heading in WRONG:
         if isinstance(error, kind):
             return status, heading, str(error)
+    if isinstance(error, TimeoutError):
+        return 503, "Too slow", "This took too long."
     case = new_id()
     log.error("console: internal error %s", case, exc_info=error)
     return 500, "Something is broken here", f"internal error {case}"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from guard.config import Config, split_address
 from guard.config.access import ServerTls
@@ -35,6 +36,7 @@ from guard.suspects.store import Store
 KEY = "console.listen"
 AT_ONCE = 64  # requests; more are told to come back
 STOP_SECONDS = 1
+HEAD_SECONDS = 20.0  # that a connection may take for the head of a request
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +50,7 @@ class Port:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=_Patient,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -80,6 +82,25 @@ class Port:
     def _run(self) -> None:
         with contextlib.suppress(SystemExit):
             asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+class _Patient(H11Protocol):
+    """Waits for a request so long and no longer, so that idle strangers hold no place."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody is there."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.loop.call_later(HEAD_SECONDS, self._look, self.cycle)
+
+    def _look(self, last: object) -> None:
+        """Close, unless a request came since the last look or is being answered."""
+        if self.transport.is_closing():
+            return
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if not answering and self.cycle is last:
+            self.transport.abort()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._look, self.cycle)
 
 
 class _Server(uvicorn.Server):
@@ -162,7 +183,8 @@ def _listen(address: str) -> socket.socket:
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, _, _, _, where = found[0]
-        made = socket.socket(family, socket.SOCK_STREAM)
+        # Named as TCP, so that asyncio sends small writes at once (TCP_NODELAY).
+        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(where)
         made.listen(128)

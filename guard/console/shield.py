@@ -5,6 +5,7 @@ comes from a page of ours: the browser says so (`Origin`), and the page proves i
 session in each form). Nothing is kept in a cache, framed, or fetched from elsewhere.
 """
 
+import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +26,7 @@ from guard.gateway.status import ForbiddenError, UnauthenticatedError
 
 LARGEST_FORM = 256 << 10  # bytes: a thousand ids
 MOST_FIELDS = 1200
+FORM_SECONDS, ANSWER_SECONDS = 20.0, 120.0  # that a form may take to arrive, an answer to leave
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -74,8 +76,9 @@ class Shield:
             await send(message)
 
         try:
-            turned = await self._enter(request)
-            await (turned or self._app)(scope, receive, sealed)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                turned = await self._enter(request)
+                await (turned or self._app)(scope, receive, sealed)
         except Exception as error:
             response = await self._problem(request, error)
             if not started:
@@ -143,10 +146,11 @@ async def _form(request: Request) -> dict[str, list[str]]:
     if kind not in ("application/x-www-form-urlencoded", ""):
         raise InputError("a form is application/x-www-form-urlencoded")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_FORM:
-            raise InputError(f"a form has {LARGEST_FORM} bytes at most")
+    async with asyncio.timeout(FORM_SECONDS):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LARGEST_FORM:
+                raise InputError(f"a form has {LARGEST_FORM} bytes at most")
     try:
         text = body.decode("ascii")
         return parse_qs(text, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")

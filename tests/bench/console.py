@@ -3,7 +3,8 @@
     python -m tests.bench.console [--count 100000] [--folder F] [--times 40]
 
 Fills a store, serves the console over it on loopback, and asks for pages as a browser would that
-is logged in: milliseconds from the request to the last byte, median, 99th percentile, slowest.
+is logged in: milliseconds from the request to the last byte, median, 99th percentile, slowest; and
+the processor's time for one, asking included, which other work on the machine changes little.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from tests.console.stock import pipeline, settings
 
 def timed(browser: Browser, name: str, path: str, times: int) -> None:
     """Ask for a page so often, and print how long it took."""
-    took = []
+    took, before = [], time.process_time()
     for _ in range(times):
         begun = time.perf_counter()
         answer = browser.get(path)
@@ -32,12 +33,13 @@ def timed(browser: Browser, name: str, path: str, times: int) -> None:
         if answer.status != 200:
             raise SystemExit(f"{path}: HTTP {answer.status}")
     low, high = np.percentile(took, (50, 99))
-    print(f"{name:46s} {low:7.1f} ms {high:7.1f} ms {max(took):7.1f} ms", flush=True)
+    spent = 1e3 * (time.process_time() - before) / times
+    print(f"{name:40s} {low:7.1f} {high:7.1f} {max(took):7.1f} {spent:7.1f}", flush=True)
 
 
 def pages(browser: Browser, times: int) -> None:
     """What people look at."""
-    print(f"{'page':46s} {'median':>10s} {'p99':>10s} {'slowest':>10s}   of {times} each")
+    print(f"{'ms, of ' + str(times) + ' each':40s}  median     p99 slowest     CPU")
     first = browser.get("/suspects").text
     one = first.partition('href="/suspects/')[2].partition('"')[0]
     deep = "/suspects"
@@ -62,6 +64,23 @@ def pages(browser: Browser, times: int) -> None:
         timed(browser, name, path, times)
 
 
+def judging(browser: Browser, times: int) -> None:
+    """A label, and the next suspect's page: what a key press costs."""
+    took, before, location = [], time.process_time(), browser.get("/review").location
+    for _ in range(times):
+        one = location.removeprefix("/suspects/")
+        begun = time.perf_counter()
+        location = browser.post("/label", {"id": one, "at": one, "label": "benign"}).location
+        if not location.startswith("/suspects/"):
+            location = browser.get(location).location  # the next few are claimed
+        browser.get(location)
+        took.append(1e3 * (time.perf_counter() - begun))
+    low, high = np.percentile(took, (50, 99))
+    spent = 1e3 * (time.process_time() - before) / times
+    print(f"{'a label, and the next':40s} {low:7.1f} {high:7.1f} {max(took):7.1f} {spent:7.1f}")
+    browser.post("/undo", {})
+
+
 def main() -> None:
     """Fill, serve, ask."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,6 +97,7 @@ def main() -> None:
             fill(store, given.count)
         with opened(config, Place(store, OFF, None, {"signs": pipeline()})) as port:
             pages(Browser(port.url).log_in(), given.times)
+            judging(Browser(port.url).log_in(), given.times)
         store.close()
 
 

@@ -144,6 +144,11 @@ def test_behind_a_proxy_its_origin_counts(tmp_path: Path) -> None:
         assert "Secure" in answer.headers["set-cookie"]
 
 
+def test_small_answers_leave_at_once(stock: Stock) -> None:
+    """The socket is named as TCP: otherwise asyncio leaves Nagle on, 40 ms for each answer."""
+    assert stock.port._socket.proto == socket.IPPROTO_TCP
+
+
 def test_a_taken_port_is_named(stock: Stock) -> None:
     """Two consoles do not share one."""
     console = structs.replace(stock.config.console, listen=f"127.0.0.1:{stock.port.port}")
@@ -156,16 +161,22 @@ def test_a_taken_port_is_named(stock: Stock) -> None:
         pass
 
 
-def test_many_at_once_are_told_to_come_back(stock: Stock) -> None:
-    """A flood of connections is answered 503, and the next visitor gets the page."""
-    floods = [Browser(stock.port.url) for _ in range(120)]
-    for one in floods:
-        one._connection.connect()
-        one._connection.sock.send(b"GET /login HTTP/1.1\r\nHost: x\r\n")
-    time.sleep(0.3)
-    answer = Browser(stock.port.url).get("/login")
-    assert answer.status == 503
-    for one in floods:
-        one._connection.close()
-    time.sleep(0.3)
+def test_idle_strangers_hold_no_place(stock: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a request, or none, is waited for a while only; then everybody has room again."""
+    monkeypatch.setattr("guard.console.serving.HEAD_SECONDS", 0.4)
+    strangers = [socket.create_connection(("127.0.0.1", stock.port.port), 5) for _ in range(100)]
+    for one in strangers[::2]:
+        one.send(b"GET /login HTTP/1.1\r\nHost: x\r\n")
+    assert Browser(stock.port.url).get("/login").status == 503
+    for one in strangers:
+        assert one.recv(1) == b""
     assert Browser(stock.port.url).get("/login").status == 200
+
+
+def test_a_form_that_never_ends_is_given_up(stock: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body has its time, too; the place is free again."""
+    monkeypatch.setattr("guard.console.shield.FORM_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", stock.port.port), 5) as slow:
+        head = "POST /login HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nContent-Length: 99\r\n\r\n"
+        slow.send(head.encode())
+        assert b" 503 " in slow.recv(4096).partition(b"\r\n")[0]
