@@ -6,7 +6,7 @@ with stocked(folder, count=40) as stock:
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from guard.pipeline import Pipeline
 from guard.suspects.opening import open_keys, open_store
 from guard.suspects.record import Floats, Suspect
 from guard.suspects.store import Store
-from guard.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "models" / "signs"
@@ -117,7 +116,9 @@ def disturbed(count: int, seed: int = 5) -> tuple[Floats, np.ndarray]:
     return levels.astype(np.float32), pictures.labels
 
 
-def judged(store: Store, made: tuple[Floats, np.ndarray], *, model: str = "signs") -> list[Suspect]:
+def judged(
+    store: Store, made: tuple[Floats, np.ndarray], *, model: str = "signs", tenant: str = ""
+) -> list[Suspect]:
     """Suspects of these images, as a gateway with the signs' pack would keep them."""
     images, labels = made
     pack = pipeline()
@@ -131,7 +132,7 @@ def judged(store: Store, made: tuple[Floats, np.ndarray], *, model: str = "signs
     for index, verdict in enumerate(verdicts):
         marks = {
             "client": store.pseudonym(f"camera-{index % 4}"),
-            "tenant": "",
+            "tenant": tenant,
             "model": model,
             "pack": pack.pack.digest,
         }
@@ -142,7 +143,7 @@ def judged(store: Store, made: tuple[Floats, np.ndarray], *, model: str = "signs
                 near=store.near(images[index]),
                 sampled=index % 11 == 10,
                 budget=0.01,
-                verdict=_shown(verdict),
+                verdict=verdict,
                 image=images[index],
                 evidence=evidence.rows[index],
                 probabilities=evidence.probabilities[index],
@@ -153,7 +154,3 @@ def judged(store: Store, made: tuple[Floats, np.ndarray], *, model: str = "signs
             )
         )
     return found
-
-
-def _shown(verdict: Verdict) -> Verdict:
-    return replace(verdict, reason="")

@@ -15,7 +15,7 @@ PAGES = ("/suspects", "/suspects/", "/review", "/export.", "/static/", "/login",
 ODD = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40)
 NAMES = st.sampled_from((*_FIELDS, "order", "after", "view", "again"))
 FEW = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -34,13 +34,13 @@ def test_no_address_is_an_internal_error(
 
 @FEW
 @given(
-    st.sampled_from(("/label", "/undo", "/login")),
-    st.dictionaries(st.sampled_from(("id", "label", "at", "stay", "name", "password")), ODD),
+    st.sampled_from(("/label", "/undo")),
+    st.dictionaries(st.sampled_from(("id", "label", "at", "stay")), ODD),
 )
 def test_no_form_is_an_internal_error(ada: Browser, page: str, fields: dict[str, str]) -> None:
     """Whatever a form says, nothing is labelled by chance and nothing breaks."""
     answer = ada.post(page, dict(fields))
-    assert answer.status in PLAIN | {429}, fields
+    assert answer.status in PLAIN, fields
     assert answer.location.startswith("/") or not answer.location
     assert not answer.location.startswith("//")
 

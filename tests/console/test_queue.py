@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from guard.console import queue
+from guard.console.users import User, write_users
 from tests.console.browsing import Browser
-from tests.console.stock import BEGAN, Stock, disturbed, judged, stocked
+from tests.console.stock import BEGAN, Stock, disturbed, judged, password_hash, stocked
 
 EVIL = "<script>alert(1)</script>\"'><img src=x>"
 
@@ -133,6 +134,24 @@ def test_a_spreadsheet_runs_nothing() -> None:
     assert queue._cell(["-x", "y"]) == "'-x y"
     assert queue._cell(-1.5) == -1.5
     assert queue._cell("plain") == "plain"
+
+
+def test_a_tenants_analyst_sees_that_tenants(tmp_path: Path) -> None:
+    """Others' suspects are in no list, no counter, no file, and not there by address."""
+    with stocked(tmp_path, count=2) as stock:
+        (own,) = judged(stock.store, disturbed(1, seed=8), tenant="north")
+        stock.store.put([own])
+        path = Path(stock.config.console.users_file)
+        write_users(path, [User("nora", ("analyst",), "north", password_hash())])
+        nora = Browser(stock.port.url).log_in("nora")
+        assert ids_in(nora.get("/suspects").text) == [own.id]
+        assert json.loads(nora.get("/counts.json").body)["total"] == 1
+        assert nora.get("/export.jsonl").text.count("\n") == 1
+        assert nora.get(f"/suspects/{own.id}").status == 200
+        for path_of in (f"/suspects/{stock.ids[0]}", f"/suspects/{stock.ids[0]}/image.png"):
+            assert nora.get(path_of).status == 404
+        assert nora.post("/label", {"id": stock.ids[0], "label": "benign"}).status == 404
+        assert nora.get("/suspects?tenant=south").status == 403
 
 
 def test_roles_see_what_they_may(stock: Stock) -> None:
