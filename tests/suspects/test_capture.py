@@ -143,3 +143,40 @@ def test_many_threads_may_offer(shelf: Shelf) -> None:
         thread.join()
     caught.close()
     assert sorted(one.id for one in shelf.kept) == [one.id for one in suspects(400)]
+
+
+def test_an_outage_is_told_once_and_does_not_hammer_the_store(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tries come ever more seldom; each outage has one line at its start and one at its end."""
+    caught = opened(shelf)
+    with caplog.at_level(logging.WARNING):
+        for outage in (1, 2):
+            asked, shelf.broken = shelf.asked, AWAY
+            caught.offer(suspect(outage))
+            until(lambda: counted("guard_suspects_up", store="sqlite") == 0)
+            time.sleep(0.8)
+            assert 3 <= shelf.asked - asked <= 6
+            shelf.broken = None
+            until(lambda n=outage: len(shelf.kept) == 2 * n - 1)  # type: ignore[misc]
+            caught.offer(suspect(outage + 10))
+            until(lambda n=outage: len(shelf.kept) == 2 * n)  # type: ignore[misc]
+    caught.close()
+    assert [one.levelname for one in caplog.records] == ["ERROR", "WARNING"] * 2
+
+
+def test_a_batch_that_cannot_be_finished_is_counted_and_the_next_one_tried(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong on the writer's thread, it goes on."""
+    before = counted("guard_suspects_dropped_total", reason="error")
+    caught = opened(shelf)
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf, "near", lambda _image: 1 / 0)
+        for one in suspects(3):
+            caught.offer(one)
+        until(lambda: counted("guard_suspects_dropped_total", reason="error") == before + 3)
+    until(lambda: caught.waiting == 0)
+    caught.offer(suspect(9))
+    caught.close()
+    assert [one.id for one in shelf.kept] == [suspect(9).id]
