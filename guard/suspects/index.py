@@ -13,7 +13,7 @@ from guard.suspects import queries
 from guard.suspects.parts import Database, Session, Value
 from guard.suspects.queries import Where
 from guard.suspects.record import Counts, Filter, Page, Row, Suspect
-from guard.suspects.rows import SELECT, by_number, full, named, one
+from guard.suspects.rows import SELECT, by_number, full, locked, named, one
 from guard.suspects.schema import prepare
 from guard.suspects.store import Order
 
@@ -165,16 +165,17 @@ class Index:
                 f" WHERE {wanted.sql} ORDER BY taken, number LIMIT ?",
                 (*wanted.values, limit),
             )
-            gone, freed = [], 0
-            for number, blob, near, size in found:
-                if enough is not None and freed >= enough:
+            gone: list[tuple[int, str, str, int]] = []
+            for one in found:
+                if enough is not None and sum(size for *_, size in gone) >= enough:
                     break
-                gone.append((number, blob, json.loads(near)))
-                freed += size
+                gone.append(one)
+            there = locked(session, self._dialect, "number", [number for number, *_ in gone])
+            gone = [one for one in gone if one[0] in there.values()]
             if gone:
-                _delete(session, gone)
+                _delete(session, [(number, _codes(near)) for number, _, near, _ in gone])
                 _mark_first(session, "erased", at)
-        return [str(blob) for _, blob, _ in gone], freed
+        return [blob for _, blob, _, _ in gone], sum(size for *_, size in gone)
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -217,7 +218,7 @@ class Index:
             number, _ = one(session, suspect_id)
             (codes,) = session.all("SELECT near FROM sealed WHERE suspect = ?", (number,))[0]
             shared: dict[int, int] = {}
-            for code in set(json.loads(codes)):
+            for code in _codes(codes):
                 for (other,) in session.all(
                     "SELECT suspect FROM near WHERE code = ? ORDER BY suspect DESC LIMIT ?",
                     (code, MOST_ALIKE),
@@ -321,16 +322,24 @@ def _insert(session: Session, suspect: Suspect, sealed: Sealed) -> bool:
     return True
 
 
-def _delete(session: Session, gone: Sequence[tuple[int, str, list[int]]]) -> None:
+def _delete(session: Session, gone: Sequence[tuple[int, set[int]]]) -> None:
     session.many(
         "DELETE FROM near WHERE code = ? AND suspect = ?",
-        [(code, number) for number, _, codes in gone for code in codes],
+        [(code, number) for number, codes in gone for code in codes],
     )
     for table, column in (("sealed", "suspect"), ("reviews", "suspect"), ("suspects", "number")):
         session.many(
             f"DELETE FROM {table} WHERE {column} = ?",
-            [(number,) for number, _, _ in gone],
+            sorted((number,) for number, _ in gone),
         )
+
+
+def _codes(kept: str) -> set[int]:
+    """Codes as a row holds them; none where somebody has written what they never are."""
+    try:
+        return set(map(int, json.loads(kept)))
+    except (ValueError, TypeError):
+        return set()
 
 
 def _fence(session: Session, lock: str = "") -> int:

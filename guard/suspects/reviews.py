@@ -8,7 +8,7 @@ from guard.suspects import queries
 from guard.suspects.agreement import latest, settled
 from guard.suspects.parts import Database, Session
 from guard.suspects.record import Filter, Review, Row
-from guard.suspects.rows import by_number, reviews_of
+from guard.suspects.rows import by_number, locked, reviews_of
 
 UNSEEN = (
     "NOT EXISTS (SELECT 1 FROM reviews WHERE suspect = number AND source = 'reviewer'"
@@ -56,11 +56,12 @@ class Reviews:
         mine = "source = 'reviewer' AND reviewer = ?"
         with self._database.write() as session:
             found = session.all(
-                "SELECT suspect, step FROM reviews JOIN suspects ON number = suspect"
-                f" WHERE {mine} AND step = (SELECT max(step) FROM reviews WHERE {mine})"
-                " ORDER BY suspect" + self._dialect.lock,
+                f"SELECT suspect, step FROM reviews WHERE {mine}"
+                f" AND step = (SELECT max(step) FROM reviews WHERE {mine}) ORDER BY suspect",
                 (reviewer, reviewer),
             )
+            there = locked(session, self._dialect, "number", [number for number, _ in found])
+            found = [one for one in found if one[0] in there.values()]
             if not found:
                 return []
             session.all(
@@ -95,14 +96,7 @@ class Reviews:
 
     def _locked(self, session: Session, ids: Sequence[str]) -> list[int]:
         """The numbers of these, in this order, so that nobody else settles them meanwhile."""
-        condition, *values = queries.among("id", ids)
-        found: dict[str, int] = dict(
-            session.all(
-                f"SELECT id, number FROM suspects WHERE {condition} ORDER BY number"
-                + self._dialect.lock,
-                values,
-            )
-        )
+        found = locked(session, self._dialect, "id", ids)
         for one in ids:
             if one not in found:
                 raise UnknownSuspectError(f"no suspect {one!r}")

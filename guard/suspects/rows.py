@@ -7,7 +7,7 @@ from typing import Any
 from guard.errors import StoreError, UnknownSuspectError
 from guard.suspects import queries
 from guard.suspects.agreement import latest
-from guard.suspects.parts import Session
+from guard.suspects.parts import Dialect, Session, Value
 from guard.suspects.record import Review, Row
 from guard.verdict import Decision
 
@@ -24,6 +24,18 @@ def full(session: Session, found: Sequence[dict[str, Any]]) -> list[Row]:
     for number, review in reviews_of(session, list(given)):
         given[number].append(review)
     return [_row(row, latest(given[row["number"]])) for row in found]
+
+
+def locked(
+    session: Session, dialect: Dialect, column: str, values: Sequence[Value]
+) -> dict[str, int]:
+    """Ids and numbers of those of these that are there, which nobody changes meanwhile.
+
+    Always in the order of their ids: two who lock in different orders wait for each other forever.
+    """
+    condition, *bound = queries.among(column, values)
+    sql = f"SELECT id, number FROM suspects WHERE {condition} ORDER BY id{dialect.lock}"
+    return dict(session.all(sql, bound))
 
 
 def reviews_of(session: Session, numbers: Sequence[int]) -> list[tuple[int, Review]]:

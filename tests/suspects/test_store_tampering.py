@@ -200,6 +200,8 @@ def test_erasing_is_still_possible_where_records_are_broken(store: SuspectStore)
     """What cannot be opened can be erased."""
     one, other = two(store)
     store._blobs.delete([store._index.sealed(one.id)[1].blob])
+    write(store, "UPDATE sealed SET near = '[' WHERE blob LIKE ?", (f"{one.id}%",))
+    assert store.similar(one.id) == []
     assert store.erase(Filter(ids=[one.id])) == 1
     with pytest.raises(UnknownSuspectError):
         store.get(one.id)
