@@ -55,7 +55,7 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     f"{GATEWAY}/door.py": ("tests/gateway/test_door.py", "tests/gateway/test_door_kinds.py"),
     f"{GATEWAY}/shares.py": ("tests/gateway/test_shares.py",),
     f"{GATEWAY}/asked.py": DESK,
-    f"{GATEWAY}/catch.py": ("tests/gateway/test_keeping.py",),
+    f"{GATEWAY}/catch.py": ("tests/gateway/test_catch.py",),
     f"{GATEWAY}/desk.py": DESK,
     f"{GATEWAY}/keeping.py": ("tests/gateway/test_keeping.py",),
     f"{GATEWAY}/steps.py": DESK,
