@@ -21,6 +21,7 @@ from guard.suspects.keeper import Keeper
 from guard.suspects.keys import Keys
 from guard.suspects.late import LateStore
 from guard.suspects.opening import open_keys, open_store
+from guard.suspects.parts import Blobs, Database
 from guard.suspects.store import Store
 
 OPEN_SECONDS = 5.0  # that a start waits for the store
@@ -89,14 +90,44 @@ def kind_of(settings: Suspects) -> str:
 def opener(config: Config) -> Callable[[], Store]:
     """What opens the store of these settings; it raises StoreError."""
     settings = config.suspects
-    for key in ("index", "objects"):
-        if getattr(settings, key):
-            raise ConfigError(f"suspects.{key}: not in this version", key=f"suspects.{key}")
 
     def opening() -> Store:
-        return open_store(keys_of(config), folder=settings.folder)
+        with contextlib.ExitStack() as unused:
+            database, blobs = database_of(settings), blobs_of(settings)
+            for part in (database, blobs):
+                if part is not None:
+                    unused.callback(part.close)
+            keys = keys_of(config)
+            store = open_store(keys, folder=settings.folder, database=database, blobs=blobs)
+            unused.pop_all()
+            return store
 
     return opening
+
+
+def database_of(settings: Suspects) -> Database | None:
+    """Where the index is, None for the folder."""
+    if not settings.index:
+        return None
+    from guard.suspects.postgres import PostgresDatabase
+
+    password = settings.index_password_file
+    return PostgresDatabase(settings.index, password_file=password, timeout=settings.timeout)
+
+
+def blobs_of(settings: Suspects) -> Blobs | None:
+    """Where sealed records are, None for the folder."""
+    if not settings.objects:
+        return None
+    from guard.suspects.objects import ObjectBlobs
+
+    return ObjectBlobs(
+        settings.objects,
+        endpoint=settings.objects_endpoint,
+        region=settings.objects_region,
+        credentials_file=settings.objects_credentials_file,
+        timeout=settings.timeout,
+    )
 
 
 def keys_of(config: Config) -> Keys:
