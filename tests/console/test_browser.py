@@ -194,7 +194,13 @@ def test_pages_fit_small_screens(stock: Stock, visit: Open, width: int) -> None:
     small = """() => [...document.querySelectorAll("button, a.button, .pick, select, nav a")]
         .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 24)
         .map((one) => one.outerHTML)"""
-    for path in ("/suspects", "/suspects?view=pictures", f"/suspects/{stock.ids[0]}", "/help"):
+    paths = (
+        "/suspects?state=open",
+        "/suspects?view=pictures",
+        f"/suspects/{stock.ids[0]}",
+        "/help",
+    )
+    for path in paths:
         page.goto(stock.port.url + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.evaluate(small) == []
