@@ -180,3 +180,30 @@ def test_a_batch_that_cannot_be_finished_is_counted_and_the_next_one_tried(
     caught.offer(suspect(9))
     caught.close()
     assert [one.id for one in shelf.kept] == [suspect(9).id]
+
+
+def test_room_is_given_back(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept takes no room any more: ten times as much as fits goes through in turns."""
+    monkeypatch.setattr(capture, "LINGER_SECONDS", 0.01)
+    caught = opened(shelf, count=4, size=1 << 18)
+    for turn in range(10):
+        assert all(caught.offer(suspect(turn * 4 + number, side=64)) for number in range(4))
+        until(lambda: not caught.waiting)
+    caught.close()
+    assert len(shelf.kept) == 40
+    assert counted("guard_suspects_up", store="sqlite") == 1
+
+
+def test_what_hangs_for_good_is_counted_at_the_end(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that never answers keeps nobody from stopping; the lost ones have a line."""
+    before = counted("guard_suspects_dropped_total", reason="closing")
+    shelf.hanging.clear()
+    caught = opened(shelf, drain=0.1)
+    caught.offer(suspect(1))
+    until(lambda: shelf.asked == 1)
+    caught.close()
+    shelf.hanging.set()
+    assert counted("guard_suspects_dropped_total", reason="closing") == before + 1
+    assert "1 suspects are lost" in caplog.text

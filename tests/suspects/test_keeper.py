@@ -1,9 +1,12 @@
 """The keeper: retention when it is due, a new key after an erasure, numbers for who watches."""
 
+import logging
 import time
 
+import pytest
 from prometheus_client import REGISTRY
 
+from guard.suspects import keeper as keeping
 from guard.suspects.keeper import Keeper
 from tests.suspects.shelf import AWAY, Shelf, suspects
 
@@ -105,3 +108,50 @@ def test_it_looks_by_itself_until_it_is_closed() -> None:
         time.sleep(0.005)
     watch.close()
     assert shelf.retained
+
+
+def test_each_task_fails_by_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Retention and rotation are counted as what they are, said once, and said by kind alone."""
+    shelf, clock = Shelf(), Clock()
+    shelf.erased_at = 123.0
+    watch = keeper(shelf, clock)
+    names = ("retention", "rotation", "count")
+    before = {name: counted("guard_suspects_failures_total", task=name) for name in names}
+
+    def broken(**_options: object) -> int:
+        raise ValueError("a canary")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(shelf, "upkeep", broken)
+        patch.setattr(shelf, "rotate", broken)
+        watch.once()
+        watch.once()
+    after = {name: counted("guard_suspects_failures_total", task=name) for name in names}
+    assert [after[name] - before[name] for name in names] == [2, 2, 0]
+    assert counted("guard_suspects_up", store="sqlite") == 0
+    assert len(caplog.records) == 2
+    assert ("ValueError" in caplog.text, "canary" in caplog.text) == (True, False)
+    watch.once()
+    assert (shelf.rotations, len(shelf.retained)) == (1, 1)
+    assert counted("guard_suspects_oldest_timestamp_seconds") == 0
+
+
+def test_what_fails_is_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only after the usual time; and a closed keeper looks no more."""
+    monkeypatch.setattr(keeping, "RETRY_SECONDS", 0.02)
+    shelf = Shelf()
+    shelf.broken = AWAY
+    watch = Keeper(shelf, keep_seconds=DAY, quota_bytes=1, rotate=True, every=60)
+    watch.start()
+    time.sleep(0.2)
+    shelf.broken = None
+    end = time.monotonic() + 5
+    while not shelf.retained and time.monotonic() < end:
+        time.sleep(0.005)
+    assert shelf.retained
+    start = time.monotonic()
+    watch.close()
+    assert time.monotonic() - start < 5
+    assert not watch._thread.is_alive()
