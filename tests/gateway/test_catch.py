@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from guard.gateway import catch as catching
-from guard.gateway.catch import Catch
+from guard.gateway.catch import Catch, trace_of
 from guard.gateway.identity import CURRENT, Identity
 from guard.pipeline import Evidence, Pipeline
 from guard.suspects.capture import Capture
@@ -21,6 +22,7 @@ from tests.suspects.shelf import Shelf
 ALICE = Identity("jwt:alice", frozenset(["client"]), "blue", "token", "blue")
 IMAGES = np.concatenate([clean_images([0]), suspicious_images([1, 2])])
 NOBODY = np.zeros(3, np.bool_)
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Here:
@@ -136,3 +138,51 @@ def test_the_draw_has_its_rate(pipeline: Pipeline) -> None:
     assert 1700 < drawn < 2300
     assert counted("guard_suspects_sampled_total", model="m") == before + drawn
     assert not Here(pipeline).catch.draw(1000).any()
+
+
+async def test_each_reason_is_counted(pipeline: Pipeline) -> None:
+    """Flagged for what it is, drawn where it is not; all counters are there from the start."""
+    here = Here(pipeline, rate=1.0)
+    names = ("flagged", "blocked", "sampled")
+    before = [counted("guard_suspects_captured_total", model="m", why=why) for why in names]
+    never = {"model": "m", "why": "blocked"}
+    assert REGISTRY.get_sample_value("guard_suspects_captured_total", never) is not None
+    await here.take(drawn=~NOBODY)
+    here.verdicts.decisions[1] = Decision.BLOCK
+    await here.take(drawn=NOBODY)
+    after = [counted("guard_suspects_captured_total", model="m", why=why) for why in names]
+    assert [one - two for one, two in zip(after, before, strict=True)] == [3, 1, 1]
+    kept = here.shelf.kept
+    assert [one.sampled for one in kept] == [True] * 3 + [False] * 2
+    answers = [one.upstream.tolist() for one in kept[:3] if one.upstream is not None]
+    assert answers == np.eye(3).tolist()
+    assert kept[0].engine.endswith("CPUExecutionProvider")
+    here.capture.close()
+
+
+async def test_before_the_store_is_open_all_is_dropped(pipeline: Pipeline) -> None:
+    """Nobody waits for it in a request: counted, and no id."""
+    here = Here(pipeline)
+    before = counted("guard_suspects_dropped_total", reason="store")
+    here.store._store = None
+    assert not any(await here.take())
+    assert counted("guard_suspects_dropped_total", reason="store") == before + 2
+    assert not here.shelf.kept
+    here.store._store = here.shelf
+    here.capture.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "trace"),
+    [
+        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
+        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", ""),
+        (f"00-{'0' * 32}-00f067aa0ba902b7-01", ""),
+        (f"00-{TRACE}-00f067aa0ba902b7-01-alice", ""),
+        ("alice@example.test", ""),
+        ("", ""),
+    ],
+)
+def test_only_a_trace_id_is_taken_from_a_header(header: str, trace: str) -> None:
+    """32 hexadecimal digits of a well-formed traceparent; anything else is nothing."""
+    assert trace_of((("x", "y"), ("traceparent", header))) == trace

@@ -15,7 +15,6 @@ from msgspec import structs
 from guard.config.suspects import Suspects
 from guard.errors import StoreError, UnknownSuspectError
 from guard.gateway import protocol
-from guard.gateway.catch import trace_of
 from guard.gateway.keeping import opener
 from guard.gateway.server import Running, running
 from guard.suspects.record import Filter, Suspect
@@ -209,22 +208,6 @@ async def test_without_settings_nothing_is_kept(tiny_pack: Path) -> None:
     async with running(gateway_config(tiny_pack)) as gateway, Caller(gateway.address) as caller:
         answer = await caller.infer(MIXED)
         assert (gateway.kept, "guard_suspect_ids" in answer.parameters) == (None, False)
-
-
-@pytest.mark.parametrize(
-    ("header", "trace"),
-    [
-        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
-        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", ""),
-        (f"00-{'0' * 32}-00f067aa0ba902b7-01", ""),
-        (f"00-{TRACE}-00f067aa0ba902b7-01-alice", ""),
-        ("alice@example.test", ""),
-        ("", ""),
-    ],
-)
-def test_only_a_trace_id_is_taken_from_a_header(header: str, trace: str) -> None:
-    """32 hexadecimal digits of a well-formed traceparent; anything else is nothing."""
-    assert trace_of((("x", "y"), ("traceparent", header))) == trace
 
 
 def test_a_wrong_key_opens_nothing(tiny_pack: Path, tmp_path: Path) -> None:
