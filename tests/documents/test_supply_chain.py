@@ -66,7 +66,7 @@ def test_the_lock_holds_all_that_serving_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = pins(CI / "serving.lock")
     extras = project["optional-dependencies"]
-    asked = (*project["dependencies"], *extras["redis"], *extras["console"])
+    asked = (*project["dependencies"], *extras["redis"], *extras["console"], *extras["scale"])
     waiting = [Requirement(one) for one in asked]
     seen = set()
     while waiting:
