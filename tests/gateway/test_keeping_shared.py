@@ -37,7 +37,7 @@ def shared(services: Services) -> dict[str, Any]:
         "objects_endpoint": services.s3.endpoint,
         "objects_region": "us-east-1",
         "objects_credentials_file": str(services.credentials),
-        "timeout": 1.0,
+        "timeout": 0.5,
     }
 
 
@@ -57,9 +57,9 @@ async def test_suspects_are_kept_there_and_shared(
 
 
 async def answered(here: Here, first: int) -> list[str]:
-    """Twenty requests in a row that are all answered, each with the id of its suspect."""
+    """Eight requests in a row that are all answered, each with the id of its suspect."""
     ids = []
-    for number in range(first, first + 20):
+    for number in range(first, first + 8):
         image = suspicious_images([number % 3]) * np.float32(1 - number / 1000)
         ids += ids_of(await here.caller.infer(image, timeout=2))
         await here.caller.infer(clean_images([0]), timeout=2)
@@ -74,16 +74,16 @@ async def test_an_outage_leaves_inference_untouched(
     part = getattr(services, who)
     async with keeping(tiny_pack, tmp_path, kept=shared(services)) as here:
         ids = await answered(here, 0)
-        await here.suspects(20)
+        await here.suspects(8)
         part.signal(signal.SIGSTOP)
         try:
-            ids += await answered(here, 20)
+            ids += await answered(here, 8)
             await until(lambda: counted("guard_suspects_up", store="postgresql") == 0, 15)
-            assert all(ids) and len(set(ids)) == 40
+            assert all(ids) and len(set(ids)) == 16
         finally:
             part.signal(signal.SIGCONT)
         await until(lambda: here.gateway.kept is not None and not here.gateway.kept.capture.waiting)
-        assert {one.id for one in await here.suspects(40)} == set(ids)
+        assert {one.id for one in await here.suspects(16)} == set(ids)
 
 
 async def test_a_gateway_starts_without_them(

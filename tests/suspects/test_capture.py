@@ -155,8 +155,8 @@ def test_an_outage_is_told_once_and_does_not_hammer_the_store(
             asked, shelf.broken = shelf.asked, AWAY
             caught.offer(suspect(outage))
             until(lambda: counted("guard_suspects_up", store="sqlite") == 0)
-            time.sleep(0.8)
-            assert 3 <= shelf.asked - asked <= 6
+            time.sleep(0.5)
+            assert 3 <= shelf.asked - asked <= 5
             shelf.broken = None
             until(lambda n=outage: len(shelf.kept) == 2 * n - 1)  # type: ignore[misc]
             caught.offer(suspect(outage + 10))
