@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+import numpy as np
 
 from guard.gateway import protocol
 from guard.suspects.opening import open_keys, open_store
@@ -37,7 +38,8 @@ class Clients:
         async with grpc.aio.insecure_channel(self._address) as channel:
             call = channel.unary_unary(PATH)
             for number in range(1 << 31):
-                request = infer_request(clean_images([number])).SerializeToString()
+                image = clean_images([number % 3]) + np.float32(number % 100_000 / 1e6)
+                request = infer_request(image).SerializeToString()
                 try:
                     await call(request, timeout=5)
                     self.answered += 1
@@ -77,6 +79,7 @@ async def _play(disk: Mounted, folder: Path, count: int, seed: int, tally: Tally
             await _kept_again(port, tally, word)
             tally.rounds += 1
         tally.failed = int(await _value(port, "guard_suspects_failures_total"))
+        assert not task.done(), task
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task

@@ -31,6 +31,7 @@ def shared(folder: Path) -> SuspectStore:
     here = _services()
     name = folder / "place"
     if not name.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         name.write_text(here.place())
     place = name.read_text()
     keys = open_keys(str(folder / "keys" / "suspects.key"))
