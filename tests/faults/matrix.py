@@ -12,6 +12,7 @@ from tests.faults import (
     network,
     process,
     redis,
+    shared,
     suspects,
     upstream,
 )  # fmt: skip
@@ -23,7 +24,19 @@ HEAD = f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}"
 FAILED = "| FAILED: "
 SINCE_1970 = 1e9  # seconds: more is a moment
 MARKS = re.compile(r"(<!-- faults -->\n)(.*?)(<!-- /faults -->)", re.DOTALL)
-PARTS = (defence, upstream, network, embedded, process, identity, audit, redis, suspects, load)
+PARTS = (
+    defence,
+    upstream,
+    network,
+    embedded,
+    process,
+    identity,
+    audit,
+    redis,
+    suspects,
+    shared,
+    load,
+)
 
 
 def all_faults() -> list[Fault]:
