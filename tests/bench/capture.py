@@ -127,7 +127,7 @@ def measure(asked: argparse.Namespace, work: Path) -> dict[str, Any]:
             for name, on in {"off": False, "on": True}.items()
         }
         for number in range(-1, asked.pairs):  # the first warms both up
-            count = asked.images or round(200 * (asked.seconds + 1))
+            count = asked.images or round(400 * (asked.seconds + 1))
             requests = request_file(work, asked.pack.name, pictures(base, number + 1, count))
             try:
                 found = pair(sides, requests, asked, first="on" if number % 2 else "off")
@@ -186,7 +186,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--callers", type=int, default=16)
-    parser.add_argument("--images", type=int, default=0, help="in a turn; 0: enough for the signs")
+    parser.add_argument(
+        "--images", type=int, default=0, help="in a turn; 0: enough for 400 a second"
+    )
     parser.add_argument("--budget", type=float, default=0.05)
     parser.add_argument("--turns", action="store_true", help="one after the other")
     parser.add_argument("--folder", type=Path, help="where the store is made, and removed")
