@@ -186,9 +186,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--callers", type=int, default=16)
-    parser.add_argument(
-        "--images", type=int, default=0, help="in a turn; 0: enough for 400 a second"
-    )
+    parser.add_argument("--images", type=int, default=0, help="in a turn; 0: 400 a second")
     parser.add_argument("--budget", type=float, default=0.05)
     parser.add_argument("--turns", action="store_true", help="one after the other")
     parser.add_argument("--folder", type=Path, help="where the store is made, and removed")
