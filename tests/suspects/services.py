@@ -59,8 +59,10 @@ def _port() -> int:
 class Postgres:
     """A cluster in a folder; PostgreSQL refuses to run as root, so another user owns it then."""
 
-    def __init__(self, folder: Path) -> None:
-        self.port, self._folder = _port(), folder
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.port, self._folder = port or _port(), folder
+        if port:
+            return  # somebody else's
         programs = _programs()
         assert programs, lacking()
         self._programs = programs
@@ -125,8 +127,8 @@ class Postgres:
 class S3Service:
     """moto's server: S3 over HTTP, kept in memory."""
 
-    def __init__(self) -> None:
-        self.port = _port()
+    def __init__(self, port: int = 0) -> None:
+        self.port = port or _port()
 
     @property
     def endpoint(self) -> str:
@@ -154,10 +156,20 @@ class S3Service:
 class Services:
     """Both; each store gets a database and a prefix of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.postgres, self.s3 = Postgres(folder / "postgres"), S3Service()
-        self.credentials = folder / "credentials"
-        self.credentials.write_text("test\ntest\n")
+    def __init__(self, folder: Path, ports: tuple[int, int] = (0, 0)) -> None:
+        self.postgres, self.s3 = Postgres(folder / "postgres", ports[0]), S3Service(ports[1])
+        self._folder, self.credentials = folder, folder / "credentials"
+        if not any(ports):
+            self.credentials.write_text("test\ntest\n")
+
+    @classmethod
+    def at(cls, text: str) -> Self:
+        """Those that another process has started, and told of with `str`."""
+        database, objects, folder = text.split(maxsplit=2)
+        return cls(Path(folder), (int(database), int(objects)))
+
+    def __str__(self) -> str:
+        return f"{self.postgres.port} {self.s3.port} {self._folder}"
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -174,6 +186,20 @@ class Services:
         name = f"store{secrets.token_hex(6)}"
         self.postgres.make(name)
         return name
+
+    def ensure(self, name: str) -> None:
+        """A database of this name, whoever else makes it at the same moment."""
+        import psycopg
+
+        for _ in range(20):
+            try:
+                self.postgres.make(name)
+            except psycopg.errors.DuplicateDatabase:
+                return
+            except psycopg.Error:
+                time.sleep(0.1)
+            else:
+                return
 
     def database(self, name: str, timeout: float = 10.0) -> PostgresDatabase:
         """The database of this name."""

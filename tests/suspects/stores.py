@@ -5,6 +5,9 @@ not there is skipped, visibly.
 """
 
 import atexit
+import hashlib
+import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -17,6 +20,7 @@ from guard.suspects.suspect_store import SuspectStore
 from tests.suspects import services
 
 Open = Callable[[Path], SuspectStore]
+ATTACH = "GUARD_TEST_SERVICES"
 
 
 def embedded(folder: Path) -> SuspectStore:
@@ -29,23 +33,26 @@ def shared(folder: Path) -> SuspectStore:
     if missing := services.lacking():
         pytest.skip(missing)
     here = _services()
-    name = folder / "place"
-    if not name.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        name.write_text(here.place())
-    place = name.read_text()
+    place = f"store{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
+    here.ensure(place)
     keys = open_keys(str(folder / "keys" / "suspects.key"))
-    return open_store(keys, database=here.database(place), blobs=here.blobs(place, spared=-60))
+    # One process: whatever the index does not know is left over. Several: see `ObjectBlobs`.
+    spared = -60.0 if multiprocessing.parent_process() is None else 3600.0
+    return open_store(keys, database=here.database(place), blobs=here.blobs(place, spared=spared))
 
 
 @cache
 def _services() -> services.Services:
-    """Started once, and ended with the process."""
+    """Started once, and ended with the process; its children use them too."""
+    if ports := os.environ.get(ATTACH):
+        return services.Services.at(ports)
     place = tempfile.TemporaryDirectory(prefix="guard-services-")
     folder = Path(place.name)
     folder.chmod(0o755)  # PostgreSQL runs as another user
     running = services.Services(folder).__enter__()
-    atexit.register(lambda: (running.__exit__(), place.cleanup()))
+    os.environ[ATTACH] = str(running)
+    owner = os.getpid()
+    atexit.register(lambda: os.getpid() == owner and (running.__exit__(), place.cleanup()))
     return running
 
 

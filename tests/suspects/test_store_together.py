@@ -4,9 +4,11 @@ import multiprocessing
 import threading
 from pathlib import Path
 
+import pytest
+
 from guard.suspects.record import Filter
 from guard.suspects.suspect_store import SuspectStore
-from tests.suspects.samples import suspect
+from tests.suspects.samples import same, suspect
 from tests.suspects.stores import KINDS, Open
 
 
@@ -75,7 +77,7 @@ def work(kind: str, place: Path, number: int) -> None:
 def test_processes_share_a_store(kind: Open, place: Path) -> None:
     """Three processes at once, one of which makes the store: nothing is lost or doubled."""
     name = next(name for name, one in KINDS.items() if one is kind)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # obstore survives no fork
     processes = [context.Process(target=work, args=(name, place, one)) for one in (1, 2, 3)]
     for process in processes:
         process.start()
@@ -87,3 +89,17 @@ def test_processes_share_a_store(kind: Open, place: Path) -> None:
     assert sum(row.seen for row in store.rows(limit=100).rows) == 60
     assert list(store.verify()) == []
     store.close()
+
+
+def test_what_was_erased_just_before_it_is_sent_again_is_kept(
+    store: SuspectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thought to be known, and gone at the commit: it is sealed and kept after all, once."""
+    one, other = suspect(store, 1), suspect(store, 2)
+    store.put([other])
+    monkeypatch.setattr(store._index, "known", lambda ids: set(ids))
+    store.put([one, other])
+    assert same(store.get(one.id), one)
+    assert (store.row(one.id).seen, store.row(other.id).seen) == (1, 2)
+    with store._blobs.leftovers() as names:
+        assert len(list(names)) == 2
