@@ -6,13 +6,13 @@ from tests.end_to_end.peers.servers import ROOT
 from tests.faults import (
     audit,
     defence,
+    elsewhere,
     embedded,
     identity,
     load,
     network,
     process,
     redis,
-    shared,
     suspects,
     upstream,
 )  # fmt: skip
@@ -34,7 +34,7 @@ PARTS = (
     audit,
     redis,
     suspects,
-    shared,
+    elsewhere,
     load,
 )
 
