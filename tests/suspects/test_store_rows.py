@@ -130,6 +130,14 @@ def test_pages_stay_whole_while_suspects_come_and_go(store: SuspectStore) -> Non
     assert [row.id for row in rest] == [row.id for row in rows[19:0:-1]]
 
 
+def test_the_last_page_says_that_it_is(store: SuspectStore) -> None:
+    """A page that ends with the last row has nothing after it; one row fewer has."""
+    rows = filled(store)
+    assert store.rows(limit=len(rows)).after is None
+    assert store.rows(limit=len(rows) - 1).after is not None
+    assert store.rows(Filter(ids=[]), limit=1).after is None
+
+
 def test_a_number_that_is_none_stays_none(store: SuspectStore) -> None:
     """A p-value that is not a number comes back so, and is not below any bound."""
     one = varied(store, 7)

@@ -75,18 +75,18 @@ def work(kind: str, place: Path, number: int) -> None:
 
 
 def test_processes_share_a_store(kind: Open, place: Path) -> None:
-    """Three processes at once, one of which makes the store: nothing is lost or doubled."""
+    """Two processes at once, one of which makes the store: nothing is lost or doubled."""
     name = next(name for name, one in KINDS.items() if one is kind)
     context = multiprocessing.get_context("spawn")  # obstore survives no fork
-    processes = [context.Process(target=work, args=(name, place, one)) for one in (1, 2, 3)]
+    processes = [context.Process(target=work, args=(name, place, one)) for one in (1, 2)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
     store = kind(place)
-    assert store.counts().total == 40
-    assert sum(row.seen for row in store.rows(limit=100).rows) == 60
+    assert store.counts().total == 30
+    assert sum(row.seen for row in store.rows(limit=100).rows) == 40
     assert list(store.verify()) == []
     store.close()
 
