@@ -17,6 +17,7 @@ from guard.gateway import release
 from guard.gateway.catch import Catch
 from guard.pipeline import Pipeline
 from guard.suspects.capture import Capture
+from guard.suspects.health import Health
 from guard.suspects.keeper import Keeper
 from guard.suspects.keys import Keys
 from guard.suspects.late import LateStore
@@ -60,11 +61,12 @@ async def keeping(config: Config) -> AsyncIterator[Kept | None]:
     store = LateStore(opener(config))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, store.close)
+        health = Health(kind)
         capture = Capture(
             store,
             max_queue=settings.max_queue,
             max_bytes=settings.max_queue_bytes,
-            kind=kind,
+            health=health,
         )
         stack.push_async_callback(asyncio.to_thread, capture.close)
         keeper = Keeper(
@@ -73,7 +75,7 @@ async def keeping(config: Config) -> AsyncIterator[Kept | None]:
             quota_bytes=settings.quota_bytes,
             rotate=settings.rotate_after_erase,
             every=settings.upkeep_seconds,
-            kind=kind,
+            health=health,
         )
         opening = asyncio.create_task(asyncio.to_thread(_opened, store))
         await asyncio.wait([opening], timeout=OPEN_SECONDS)

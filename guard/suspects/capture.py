@@ -15,6 +15,7 @@ from dataclasses import replace
 from guard import metrics
 from guard.errors import StoreError
 from guard.metrics import Dropped
+from guard.suspects.health import Health
 from guard.suspects.record import Suspect
 from guard.suspects.store import Store
 
@@ -29,7 +30,7 @@ class Capture:
     """The queue, and the thread that empties it into `store`.
 
     max_queue, max_bytes: what may wait at once, images and memory. drain: seconds that `close`
-    spends on what still waits. `kind` names the store in a metric.
+    spends on what still waits. health: is told how the store does.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Capture:
         max_queue: int,
         max_bytes: int,
         drain: float = 5.0,
-        kind: str = "sqlite",
+        health: Health | None = None,
     ) -> None:
         self._store, self._drain = store, drain
         self._max_queue, self._max_bytes = max_queue, max_bytes
@@ -48,7 +49,7 @@ class Capture:
         self._count = self._bytes = 0  # waiting or being written
         self._closing = threading.Event()
         self._give_up = float("inf")
-        self._up = metrics.SUSPECTS_UP.labels(kind)
+        self._health = health or Health()
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="suspects", daemon=True)
         self._thread.start()
@@ -140,14 +141,14 @@ class Capture:
 
     def _kept(self, count: int) -> None:
         metrics.SUSPECTS_KEPT.inc(count)
-        self._up.set(1)
+        self._health.well("capture")
         if self._failing:
             log.warning("suspects are kept again")
         self._failing = False
 
     def _failed(self, error: StoreError) -> None:
         metrics.SUSPECTS_FAILURES.labels("put").inc()
-        self._up.set(0)
+        self._health.failed("capture")
         if not self._failing:
             log.error("suspects cannot be kept, will go on trying: %s", error)
         self._failing = True

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from guard import metrics
 from guard.errors import StoreError
 from guard.metrics import StoreTask
+from guard.suspects.health import Health
 from guard.suspects.store import Store
 
 BELOW_QUOTA = 0.95  # of the quota is left, so that not every new suspect costs a rotation
@@ -22,7 +23,7 @@ class Keeper:
     """A thread that looks after `store`, `every` so many seconds.
 
     keep_seconds: age at which a suspect is erased; quota_bytes: size beyond which the oldest are;
-    rotate: whether an erasure is followed by a new key. `kind` names the store in a metric.
+    rotate: whether an erasure is followed by a new key. health: is told how the store does.
     """
 
     def __init__(
@@ -33,13 +34,13 @@ class Keeper:
         quota_bytes: int,
         rotate: bool,
         every: float = 20.0,
-        kind: str = "sqlite",
+        health: Health | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._clock, self._every = store, clock, every
         self._keep_seconds, self._quota, self._rotates = keep_seconds, quota_bytes, rotate
         self._age_at = clock()
-        self._up = metrics.SUSPECTS_UP.labels(kind)
+        self._health = health or Health()
         self._failing: set[StoreTask] = set()
         metrics.SUSPECTS_QUOTA.set(quota_bytes)
         self._stop = threading.Event()
@@ -59,7 +60,6 @@ class Keeper:
         """One look; what fails is counted, and does not keep the rest from being done."""
         with self._attempt("count"):
             size = self._measure()
-            self._up.set(1)
             with self._attempt("retention"):
                 self._retain(size)
         with self._attempt("rotation"):
@@ -112,10 +112,11 @@ class Keeper:
             yield
         except Exception as error:
             metrics.SUSPECTS_FAILURES.labels(task).inc()
-            self._up.set(0)
+            self._health.failed(task)
             if task not in self._failing:
                 told = error if isinstance(error, StoreError) else type(error).__name__
                 log.error("the %s of suspects fails, will be tried again: %s", task, told)
             self._failing.add(task)
         else:
             self._failing.discard(task)
+            self._health.well(task)
