@@ -62,7 +62,7 @@ def test_the_lock_is_what_the_tests_run_with() -> None:
 
 
 def test_the_lock_holds_all_that_serving_needs() -> None:
-    """What pyproject.toml asks for, Redis and the console too, and what that asks for, in fitting versions."""
+    """What pyproject.toml asks for, Redis, console, PostgreSQL and S3 too, in fitting versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = pins(CI / "serving.lock")
     extras = project["optional-dependencies"]
