@@ -15,7 +15,7 @@ from guard.config.access import Grant, Identities, ServerTls, Tokens
 from guard.errors import ConfigError
 from guard.gateway import permissions, tls, tokens
 from guard.gateway.access import Access, authorise
-from guard.gateway.identity import ANONYMOUS, LONGEST_NAME, Authenticator, Identity, matches
+from guard.gateway.identity import ANONYMOUS, LONGEST_NAME, ROLES, Authenticator, Identity, matches
 from guard.gateway.pages import Pages
 from guard.gateway.status import ForbiddenError, UnauthenticatedError
 from guard.gateway.tls import expired, read_certificates, server_credentials, watched_certificates
@@ -204,7 +204,7 @@ def test_grants_match_whole_names_or_beginnings() -> None:
         ]),
     )  # fmt: skip
     assert who.by_certificate([], ["a"]) == Identity(
-        "cn:a", frozenset({"client", "auditor"}), "t1", "certificate"
+        "cn:a", frozenset({"client", "auditor"}), "t1", "certificate", scope="t1"
     )
     assert who.by_certificate([], ["b"]).tenant == "cn:b"
 
@@ -247,7 +247,7 @@ def test_names_of_calls_are_told_in_the_tables_order() -> None:
     assert "ModelInfer" not in permissions.calls_of(["auditor"])
     assert permissions.calls_of([]) == []
     everything = [path.rpartition("/")[2] for path in permissions.TABLE]
-    assert permissions.calls_of(["client", "operator", "analyst"]) == everything
+    assert permissions.calls_of(ROLES) == everything
 
 
 async def test_a_name_that_is_no_text_is_nobody() -> None:
