@@ -64,7 +64,7 @@ def test_engines_agree_on_every_architecture(graph: EvidenceGraph, path: Path) -
     images = probe_images(24, SHAPE, generator)
     noise = torch.randn(24, COPIES, *SHAPE, generator=generator)
     parity = evidence_parity(graph, path, images, noise).require()
-    assert set(parity.largest) == {*graph.columns, "probabilities"}
+    assert set(parity.largest) == {*graph.columns, "probabilities", "members"}
 
 
 def test_every_architecture_is_rebuilt(graph: EvidenceGraph, path: Path) -> None:
