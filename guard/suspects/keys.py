@@ -49,12 +49,14 @@ class KeyFile:
 
     def load(self) -> KeyRing:
         """See `Keys`."""
-        path = self._path
+        path, replaced = self._path, True
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-                raw = file.read(MAX_FILE)
+            while replaced:  # a rotation overwrites the old file's bytes once its name is gone
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                with os.fdopen(descriptor, "rb") as file:
+                    raw = file.read(MAX_FILE)
+                    found = os.fstat(descriptor)
+                mode, replaced = stat.S_IMODE(found.st_mode), found.st_nlink == 0
         except FileNotFoundError as error:
             raise StoreError(
                 f"keys of suspects {path}: there is no such file, and nothing opens without;"

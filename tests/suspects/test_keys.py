@@ -4,6 +4,7 @@ import dataclasses
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,25 @@ def test_a_forgotten_key_s_bytes_are_overwritten(place: Path) -> None:
         keys.forget()
         assert set(old.read()) == {0}
     assert list(keys.load().keys) == [2]
+
+
+def test_a_ring_that_is_replaced_while_it_is_read_is_read_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that has the old file open when a rotation overwrites it gets the new ring."""
+    keys = KeyFile(place / "suspects.key")
+    first = keys.make().current
+    real, rotated = os.fdopen, []
+
+    def slowly(descriptor: int, mode: str) -> Any:
+        if mode == "rb" and not rotated:
+            rotated.append(True)
+            keys.add(first)
+            keys.forget()
+        return real(descriptor, mode)
+
+    monkeypatch.setattr("guard.suspects.keys.os.fdopen", slowly)
+    assert list(keys.load().keys) == [first + 1]
 
 
 def test_only_one_rotates_at_a_time(place: Path) -> None:
