@@ -29,7 +29,7 @@ from guard.suspects.reviews import Reviews
 from guard.suspects.sealing import agreeing, sealed
 from guard.suspects.store import Order
 
-ATTEMPTS = 8  # at what another process changes meanwhile
+ATTEMPTS = 32  # at what another process changes meanwhile
 BATCH = 500  # rows in one transaction of an erasure or a rotation
 ID_BYTES = 20
 SWEEP_SECONDS = 3600.0

@@ -57,7 +57,10 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     f"{GATEWAY}/asked.py": DESK,
     f"{GATEWAY}/catch.py": ("tests/gateway/test_catch.py",),
     f"{GATEWAY}/desk.py": DESK,
-    f"{GATEWAY}/keeping.py": ("tests/gateway/test_keeping.py",),
+    f"{GATEWAY}/keeping.py": (
+        "tests/gateway/test_keeping.py",
+        "tests/gateway/test_keeping_elsewhere.py",
+    ),
     f"{GATEWAY}/steps.py": DESK,
     f"{GATEWAY}/suspects.py": DESK,
     f"{GATEWAY}/suspectwire.py": DESK,
