@@ -257,6 +257,7 @@ from guard.testing import clean_images
 from tests.gateway.wire import infer_request
 
 good, kept, hog = infer_request(clean_images([0])).SerializeToString(), [], []
+error = caught = None  # a new name would need memory when there is none
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used, -1))
 for size in (1 << 20, 1 << 14, 1 << 10, 128):
@@ -268,7 +269,6 @@ for size in (1 << 20, 1 << 14, 1 << 10, 128):
 try:
     for _ in range(100_000):
         kept.append(codec.parse(ModelInferRequest, good))
-    error = None
 except (MemoryError, InputError) as caught:
     error = caught
 hog.clear()
