@@ -134,9 +134,11 @@ class SqliteDatabase:
         """Make the file ours where it is empty; refuse one that is something else."""
         writer = self._writer
         if writer.pragma("application_id") != APPLICATION:
-            if list(writer.execute("SELECT name FROM sqlite_master LIMIT 1")):
-                raise StoreError(f"{self._path} is no index of suspects")
-            writer.pragma("application_id", APPLICATION)
+            with self.write() as session:  # another process may be making it ours just now
+                if writer.pragma("application_id") != APPLICATION:
+                    if session.all("SELECT name FROM sqlite_master LIMIT 1"):
+                        raise StoreError(f"{self._path} is no index of suspects")
+                    writer.pragma("application_id", APPLICATION)
         if writer.pragma("journal_mode") != "wal":
             writer.pragma("journal_mode", "wal")
 
