@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from guard.durable import write_whole
 from guard.errors import ConfigError
 from guard.gateway.identity import ROLES, Identity
 
@@ -118,17 +118,10 @@ def write_users(path: Path, users: Sequence[User]) -> None:
         {"name": u.name, "roles": list(u.roles), "tenant": u.tenant, "scrypt": u.secret}
         for u in users
     ]
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump({"users": entries}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        write_whole(path, json.dumps({"users": entries}, indent=1).encode())
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise ConfigError(f"{path}: {error.strerror or error}", key=KEY) from error
 
 

@@ -61,7 +61,6 @@ class Sequences:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"queries-{model}")
         self._attacks = metrics.QUERY_ATTACK.labels(model)
         self._known = metrics.QUERIES_REMEMBERED.labels(model)
-        self._told: set[int] = set()
 
     def begin(self, pixels: Floats) -> Watching:
         """Take note of images (N, C, H, W) in [0, 1]."""
@@ -96,10 +95,7 @@ class Sequences:
     def _tell(self, sightings: list[Sighting]) -> None:
         """One line for each new attack."""
         for each in sightings:
-            if each.flagged and each.sequence not in self._told:
-                if len(self._told) > 1000:
-                    self._told.clear()
-                self._told.add(each.sequence)
+            if each.query >= 0 and each.length == self._watch.alarm:
                 log.warning(
                     "%s: %d queries that nearly repeat each other look like an attack (%d)",
                     self._model, each.length, each.sequence,

@@ -7,17 +7,16 @@ backup that held both would open everything that was ever erased.
 import contextlib
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from guard.durable import write_whole
 from guard.errors import StoreError
 from guard.suspects import crypt
 from guard.suspects.crypt import KeyRing
-from guard.suspects.folder import sync_folder
 
 MAX_FILE = 1 << 20
 
@@ -118,26 +117,12 @@ class KeyFile:
 
     def _write(self, ring: KeyRing, *, new: bool) -> None:
         """All or nothing, and durable: without its keys a store is lost."""
-        path = self._path
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(crypt.dump_ring(ring))
-                file.flush()
-                os.fsync(file.fileno())
-            if new:
-                os.link(draft, path)  # fails where the name is taken, unlike a rename
-            else:
-                draft.replace(path)
-            sync_folder(path.parent)
+            write_whole(self._path, crypt.dump_ring(ring), new=new)
         except FileExistsError:
             raise
         except OSError as error:
-            raise StoreError(f"keys of suspects {path}: {error.strerror}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
+            raise StoreError(f"keys of suspects {self._path}: {error.strerror}") from error
 
 
 class GivenKeys:

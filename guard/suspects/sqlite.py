@@ -14,8 +14,9 @@ from typing import Any
 
 import apsw
 
+from guard.durable import sync_folder
 from guard.errors import StoreError
-from guard.suspects.folder import make_folder, sync_folder
+from guard.suspects.folder import make_folder
 from guard.suspects.parts import Dialect, Session, Value
 
 APPLICATION = 0x47535553  # "GSUS": this file is an index of suspects

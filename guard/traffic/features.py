@@ -46,6 +46,8 @@ class Features:
         channels, height, width = shape
         self.dimensions = channels * GRID * GRID
         self._rows, self._columns = _pooling(height), _pooling(width)
+        sums = np.indices((channels, GRID, GRID)).sum(0).reshape(-1)
+        self._order = np.argsort(sums, kind="stable")  # of the frequencies, the lowest first
         seed = hashlib.blake2b(b"guard query features", key=secret[:64], digest_size=32).digest()
         random = np.random.default_rng(list(seed))
         top = np.iinfo(np.uint64).max
@@ -62,14 +64,22 @@ class Features:
         return Seen(
             self._exact(images),
             np.stack([self._print(image) for image in images]),
-            _frequencies(pooled, len(images)),
-            _frequencies(stretched, len(images)),
+            self._frequencies(pooled),
+            self._frequencies(stretched),
         )
 
     def _pooled(self, images: Floats) -> Floats:
         cells = self._rows @ images @ self._columns.T  # (N, C, GRID, GRID)
         flat: Floats = cells.reshape(len(images), -1).astype(np.float32)
         return flat
+
+    def _frequencies(self, flat: Floats) -> Floats:
+        """The same vectors (N, D) turned, so that the first numbers say most; distances stay."""
+        turned = flat.reshape(len(flat), -1, GRID, GRID)
+        for axis in (3, 2, 1):
+            turned = dct(turned, axis=axis, norm="ortho")
+        found: Floats = turned.reshape(len(flat), -1)[:, self._order].astype(np.float32)
+        return found
 
     def _exact(self, images: Floats) -> Hashes:
         found = [
@@ -111,13 +121,3 @@ def _pooling(size: int) -> Floats:
     overlap = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None)
     weights: Floats = (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
     return weights
-
-
-def _frequencies(flat: Floats, count: int) -> Floats:
-    """The same vectors (N, D) turned, so that the first numbers say most; distances stay."""
-    cells = flat.reshape(count, -1, GRID, GRID)
-    turned = dct(dct(dct(cells, axis=3, norm="ortho"), axis=2, norm="ortho"), axis=1, norm="ortho")
-    channel, row, column = np.indices(turned.shape[1:])
-    order = np.argsort((channel + row + column).reshape(-1), kind="stable")
-    found: Floats = turned.reshape(count, -1)[:, order].astype(np.float32)
-    return found

@@ -136,8 +136,8 @@ def _export_graph(graph: EvidenceGraph, images: ImageSet, out: Path) -> float:
     """Write `evidence.onnx`; returns the largest difference between the engines."""
     shape = images.shape
     export_evidence(graph, out / "evidence.onnx", shape=shape)
-    probes, noise = _probes(graph, shape)
-    return evidence_parity(graph, out / "evidence.onnx", probes, noise).require(BROKEN).worst
+    seen, noise = probes(graph, shape)
+    return evidence_parity(graph, out / "evidence.onnx", seen, noise).require(BROKEN).worst
 
 
 def _export_detector(
@@ -146,18 +146,18 @@ def _export_detector(
     """Write `detector.onnx` and the golden vectors; returns the largest difference."""
     shape, classes = images.shape, len(images.classes)
     export_detector(detector, out / "detector.onnx", classes=classes)
-    probes, noise = _probes(graph, shape)
+    seen, noise = probes(graph, shape)
     with torch.no_grad():
-        evidence, probabilities = graph(probes, noise)
-    labels = torch.arange(len(probes)) % classes
+        evidence, probabilities = graph(seen, noise)
+    labels = torch.arange(len(seen)) % classes
     answer = torch.nn.functional.one_hot(labels, classes).float()
     judged = detector_parity(detector, out / "detector.onnx", evidence, probabilities, answer)
     judged.require(10 * BROKEN)
-    _golden(graph, detector, probes[:GOLDEN], noise[:GOLDEN], labels[:GOLDEN], out)
+    _golden(graph, detector, seen[:GOLDEN], noise[:GOLDEN], labels[:GOLDEN], out)
     return judged.worst
 
 
-def _probes(graph: EvidenceGraph, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def probes(graph: EvidenceGraph, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Procedural images in 8 bits, and noise for them."""
     generator = torch.Generator().manual_seed(0)
     images = (probe_images(64, shape, generator) * 255).round() / 255

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from guard import calibration
 from guard.defenses.load import load_evidence
@@ -18,11 +17,10 @@ from guard.errors import PackError
 from guard.onnx import Session
 from guard.pack import MANIFEST, Pack, write_manifest
 from guard.pipeline import JUDGED, Pipeline
-from guard.training.build import BROKEN
-from guard.training.export import evidence_parity, export_evidence, probe_images
+from guard.training.build import BROKEN, probes
+from guard.training.export import evidence_parity, export_evidence
 from guard.verdict import Policy
 
-PROBES = 64  # images on which old and new are compared
 GRAPH = "evidence.onnx"
 
 
@@ -49,9 +47,7 @@ def rebuild_pack(folder: Path) -> Pack:
 def _export(pack: Pack, fresh: Path) -> None:
     graph = load_evidence(pack)
     export_evidence(graph, fresh / GRAPH, shape=pack.input_shape)
-    generator = torch.Generator().manual_seed(1)
-    images = (probe_images(PROBES, pack.input_shape, generator) * 255).round() / 255
-    noise = torch.randn((PROBES, graph.copies, *pack.input_shape), generator=generator)
+    images, noise = probes(graph, pack.input_shape)
     parity = evidence_parity(graph, fresh / GRAPH, images, noise).require(BROKEN)
     feeds = {"images": images.numpy(), "noise": noise.numpy()}
     before = Session(pack.files[GRAPH]).run(feeds, JUDGED)

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from guard.gateway.audit.keys import KeyRing, sync_folder
+from guard.durable import sync_folder
+from guard.gateway.audit.keys import KeyRing
 from guard.gateway.audit.record import now
 
 NAME = "checkpoints.jsonl"

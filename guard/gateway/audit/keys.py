@@ -5,7 +5,6 @@ adds a number; the old ones stay, so that old records can still be verified. A *
 verifies and cannot sign, nor find out who is meant.
 """
 
-import contextlib
 import hmac
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from guard.durable import write_whole
 from guard.errors import ConfigError
 
 FORMAT = "guard-audit-keys-1"
@@ -139,15 +139,6 @@ def write_reader(ring: KeyRing, path: Path) -> None:
     _write(path, KeyRing(keys), new=True)
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _new_key(number: int) -> AuditKey:
     seed = secrets.token_bytes(BYTES)
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
@@ -189,19 +180,7 @@ def _write(path: Path, ring: KeyRing, *, new: bool) -> None:
             entry |= {"actor": key.actor.hex(), "seed": key.seed.hex()}
         entries.append(entry)
     text = json.dumps({"format": FORMAT, "keys": entries}, indent=1) + "\n"
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            os.link(draft, path)  # fails where the name is taken, unlike a rename
-        else:
-            draft.replace(path)
-        sync_folder(path.parent)
+        write_whole(path, text.encode(), new=new)
     except OSError as error:
         raise ConfigError(f"audit key {path}: {error.strerror}", key="key_file") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()

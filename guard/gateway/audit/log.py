@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from guard.durable import sync_folder
 from guard.errors import AuditError, ConfigError
 from guard.gateway.audit import checkpoints, record, segments
 from guard.gateway.audit.checkpoints import CheckpointFile, write_all
-from guard.gateway.audit.keys import KeyRing, sync_folder
+from guard.gateway.audit.keys import KeyRing
 from guard.gateway.audit.record import ZERO, Entry, entry
 
 MAX_UNEXPORTED = 10_000

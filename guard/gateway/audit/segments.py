@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from guard.durable import sync_folder
 from guard.errors import AuditError
-from guard.gateway.audit.keys import KeyRing, sync_folder
+from guard.gateway.audit.keys import KeyRing
 from guard.gateway.audit.record import ZERO, content, take_apart
 
 NAME = re.compile(r"segment-(\d{15})\.jsonl")
