@@ -82,12 +82,17 @@ class Detector(nn.Module):
 
         An image with a number that is not finite in what a score is made of gets NaN.
         """
-        features = self.features(evidence, probabilities, upstream)
-        single = self.defense_scores(evidence)
+        alone, both = self.scores(self.features(evidence, probabilities, upstream))
         trust = doubt(evidence, probabilities)[:, None]
-        alone = torch.cat([single, self.alone(evidence)[:, None]], dim=-1) + trust
+        return alone + trust, both + trust + doubt(upstream)[:, None]
+
+    def scores(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from finite features (N, E + 1), as `guard.rows` keeps them."""
+        evidence = features[:, :-1]
+        single = self.defense_scores(evidence)
+        alone = torch.cat([single, self.alone(evidence)[:, None]], dim=-1)
         both = torch.cat([single, features[:, -1:], self.upstream(features)[:, None]], dim=-1)
-        return alone, both + trust + doubt(upstream)[:, None]
+        return alone, both
 
     def defense_scores(self, evidence: Tensor) -> Tensor:
         """One column per defence, (N, D0 - 1): the largest score where a name occurs twice."""

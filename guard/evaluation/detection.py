@@ -77,6 +77,23 @@ def attack_production(
     return Fooled(torch.cat(found), torch.cat(truth), tried)
 
 
+def strike(
+    production: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int = 0,
+    log: Callable[[str], None] = lambda _line: None,
+) -> dict[str, Fooled]:
+    """Every attack in STATIC on images (N, C, H, W), by name."""
+    found = {}
+    for name, attack in STATIC.items():
+        generator = torch.Generator().manual_seed(seed)
+        found[name] = attack_production(production, attack, images, labels, generator)
+        log(f"{name}: {len(found[name].images)} of {found[name].tried} fool the classifier")
+    return found
+
+
 def answers(production: nn.Module, images: Tensor) -> Floats:
     """The production model's class probabilities (N, K)."""
     with torch.no_grad():
@@ -116,22 +133,19 @@ def detection(
     pipeline: Pipeline,
     production: nn.Module,
     images: Tensor,
-    labels: Tensor,
+    struck: Mapping[str, Fooled],
     *,
-    seed: int = 0,
     log: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, dict[str, float]]:
-    """Per attack in STATIC: successes, TPR at each budget with and without the upstream's answer,
-    AUROC, and the share on which the robust ensemble is right. `images` (N, C, H, W) must be
-    unseen by everything.
+    """Per attack: successes, TPR at each budget with and without the upstream's answer, AUROC
+    against the clean `images` (N, C, H, W), and the share on which the robust ensemble is right.
+
+    struck: what `strike` made of pictures that were unseen by everything.
     """
     clean = examine(pipeline, images, answers(production, images))
     table = {}
-    for name, attack in STATIC.items():
-        generator = torch.Generator().manual_seed(seed)
-        fooled = attack_production(production, attack, images, labels, generator)
-        row = _row(pipeline, production, fooled, clean)
-        table[name] = row
+    for name, fooled in struck.items():
+        table[name] = row = _row(pipeline, production, fooled, clean)
         log(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in row.items()))
     return table
 

@@ -1,7 +1,8 @@
 """Everything a model card reports, measured on the served pipeline and its torch twins."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,27 +10,44 @@ from torch import Tensor, nn
 
 from guard.data import ImageSet
 from guard.evaluation.adaptive import adaptive
-from guard.evaluation.detection import detection, false_alarms
+from guard.evaluation.detection import Fooled, detection, false_alarms, strike
 from guard.evaluation.robustness import Averaged, accuracy, robustness
 from guard.pipeline import Pipeline
 
 Log = Callable[[str], None]
 
 
-class Extent(Protocol):
-    """How many test images are attacked."""
+@dataclass(frozen=True)
+class Exam:
+    """Test pictures in a random order, and what fools the production model among the first."""
 
-    @property
-    def examined(self) -> int:
-        """That many."""
-        ...
+    images: Tensor  # (N, C, H, W), unseen by everything
+    labels: Tensor  # (N,)
+    examined: int  # that many are attacked
+    struck: Mapping[str, Fooled]
+
+    @classmethod
+    def set(
+        cls,
+        referee: nn.Module,
+        test: ImageSet,
+        examined: int,
+        *,
+        seed: int = 0,
+        log: Log = lambda _line: None,
+    ) -> "Exam":
+        """Attack the production model `referee` on the test pictures."""
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(test)))
+        images, labels = torch.from_numpy(test.pixels())[order], torch.from_numpy(test.labels)
+        labels, examined = labels[order], min(examined, len(test))
+        struck = strike(referee, images[:examined], labels[:examined], seed=seed, log=log)
+        return cls(images, labels, examined, struck)
 
 
 def measure(
     pipeline: Pipeline,
     classifiers: Mapping[str, nn.Module],
-    extent: Extent,
-    test: ImageSet,
+    exam: Exam,
     *,
     log: Log = lambda _line: None,
     seed: int = 0,
@@ -38,16 +56,15 @@ def measure(
 
     classifiers: the members by name, and "referee", the production model under attack.
     """
-    images, labels = _tensors(test)
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
-    some = order[: extent.examined]
-    few = order[: max(extent.examined // 10, 20)]  # the adaptive attack is dear
+    images, labels = exam.images, exam.labels
+    some = slice(exam.examined)
+    few = slice(max(exam.examined // 10, 20))  # the adaptive attack is dear
     members = {m.name: classifiers[m.name] for m in pipeline.pack.members}
     robust = [classifiers[m.name] for m in pipeline.pack.members if m.role == "robust"]
     referee = classifiers["referee"]
     models = {**members, "ensemble": Averaged(robust)}
     return {
-        "examined": len(some),
+        "examined": exam.examined,
         "test_images": len(images),
         "production_clean": float(accuracy(referee, images, labels).float().mean()),
         "clean": {
@@ -55,11 +72,7 @@ def measure(
             for name, model in models.items()
         },
         "robustness": robustness(models, images[some], labels[some], seed=seed, log=log),
-        "detection": detection(pipeline, referee, images[some], labels[some], seed=seed, log=log),
-        "false_alarms": false_alarms(pipeline, referee, images[order], seed=seed),
+        "detection": detection(pipeline, referee, images[some], exam.struck, log=log),
+        "false_alarms": false_alarms(pipeline, referee, images, seed=seed),
         "adaptive": adaptive(pipeline, referee, images[few], labels[few], seed=seed, log=log),
     }
-
-
-def _tensors(images: ImageSet) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(images.pixels()), torch.from_numpy(images.labels)

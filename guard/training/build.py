@@ -15,18 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from guard import calibration
+from guard import calibration, rows
 from guard.calibration import Calibration
 from guard.data import ImageSet
 from guard.defenses.detector import Detector
 from guard.defenses.evidence import EvidenceGraph
 from guard.evaluation.card import card
-from guard.evaluation.measure import measure
+from guard.evaluation.holdout import hold_out
+from guard.evaluation.measure import Exam, measure
+from guard.evaluation.witness import witness
 from guard.networks import Network, flops, parameters
 from guard.pack import Pack, write_manifest
 from guard.pipeline import Pipeline
+from guard.rows import Rows
 from guard.training.classifier import Log
-from guard.training.detector import Rows, rehearse, train_detector, witness
+from guard.training.detector import rehearse, train_detector
 from guard.training.ensemble import compose, networks
 from guard.training.export import (
     detector_parity,
@@ -81,10 +84,16 @@ def build_pack(
     parity = _export_graph(graph, parts.fit, out)  # first, because it is what may fail
     log(f"export: ONNX Runtime and torch agree to {parity:.1e}")
     practice = pictures(parts.rehearse, limit=recipe.attacks)
-    rows = rehearse(graph, trained["rehearsal"], practice, log=log)
-    detector = train_detector(graph, rows)
-    log(f"detector: trained on {len(rows)} rows of evidence")
-    entries = calibrate(graph, detector, trained["referee"], parts.calibrate, log=log)
+    learned = rehearse(graph, trained["rehearsal"], practice, log=log)
+    detector = train_detector(graph, learned)
+    log(f"detector: trained on {len(learned)} rows of evidence")
+    held_back = evidence_on(graph, trained["referee"], parts.calibrate)
+    entries = calibrate(detector, held_back)
+    log(f"calibration: {len(held_back)} clean images")
+    exam = Exam.set(trained["referee"], parts.test, recipe.examined, log=log)
+    tables = {"learn": learned, "calibrate": held_back}
+    tables["holdout"] = hold_out(graph, trained["referee"], exam)
+    (out / rows.FILE).write_bytes(rows.dump(tables))
     parity = max(parity, _export_detector(graph, detector, parts.fit, out))
     manifest = _manifest(parts, recipe, origin, graph, detector, trained, parity)
     (out / "MODEL_CARD.md").write_text("Being measured.\n")
@@ -95,20 +104,16 @@ def build_pack(
         calibrations=entries,
         secret=b"measurement",
     )
-    manifest["measured"] = measure(pipeline, trained, recipe, parts.test, log=log)
+    manifest["measured"] = measure(pipeline, trained, exam, log=log)
     (out / "MODEL_CARD.md").write_text(card(manifest))
     _seal(out, manifest, entries)
     return Pack.load(out, check_pin=False)
 
 
-def calibrate(
-    graph: EvidenceGraph, detector: Detector, production: nn.Module, images: ImageSet, *, log: Log
-) -> dict[str, Calibration]:
-    """Both calibrations from clean images: alone, and with the production model's answers."""
-    rows = evidence_on(graph, production, images)
+def calibrate(detector: Detector, clean: Rows) -> dict[str, Calibration]:
+    """Both calibrations from rows on clean pictures: alone, and with the upstream's answers."""
     with torch.no_grad():
-        alone, both = detector(rows.evidence, rows.probabilities, rows.upstream)
-    log(f"calibration: {len(rows)} clean images")
+        alone, both = detector.scores(torch.from_numpy(clean.features))
     return {
         "alone": Calibration.fit(detector.score_names(False), alone.numpy()),
         "upstream": Calibration.fit(
@@ -120,11 +125,13 @@ def calibrate(
 def evidence_on(
     graph: EvidenceGraph, production: nn.Module, images: ImageSet, *, seed: int = 1
 ) -> Rows:
-    """Evidence on benign images, with noise drawn from `seed`."""
+    """Rows on clean pictures, with noise drawn from `seed`."""
     clean = pictures(images)
     pixels = clean.pixels(torch.arange(len(clean)))
     generator = torch.Generator().manual_seed(seed)
-    return witness(graph, production, pixels, generator, suspicious=False)
+    return witness(
+        graph, production, pixels, generator, kind="clean", suspicious=False, labels=clean.labels
+    )
 
 
 def _seal(out: Path, manifest: Mapping[str, Any], entries: Mapping[str, Calibration]) -> str:

@@ -6,7 +6,6 @@ benign pictures are negatives, so that a noisy picture is not an alarm by itself
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,8 @@ from guard.defenses.detector import Detector
 from guard.defenses.evidence import EvidenceGraph
 from guard.evaluation.corruptions import CORRUPTIONS, corrupt
 from guard.evaluation.detection import Attack, attack_production, linf
+from guard.evaluation.witness import witness
+from guard.rows import Rows, joined
 from guard.training.classifier import Log
 from guard.training.pictures import Pictures
 
@@ -32,40 +33,6 @@ REHEARSED: Mapping[str, Attack] = {
     "DeepFool": lambda net, x, y, g: deepfool(net, x, y),  # noqa: ARG005
     "CW-L2": lambda net, x, y, g: cw(net, x, y, steps=40, searches=3),  # noqa: ARG005
 }
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Labelled evidence on R images: what the detector learns from."""
-
-    evidence: Tensor  # (R, E)
-    probabilities: Tensor  # (R, K), the robust ensemble's
-    upstream: Tensor  # (R, K), the production model's
-    suspicious: Tensor  # (R,) float: 1 for a successful attack, 0 for a benign picture
-
-    def __len__(self) -> int:
-        return len(self.suspicious)
-
-
-@torch.no_grad()
-def witness(
-    graph: EvidenceGraph,
-    production: nn.Module,
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    suspicious: bool,
-    batch: int = 128,
-) -> Rows:
-    """Evidence on images (N, C, H, W), with fresh noise and the production model's answer."""
-    parts = []
-    for chunk in torch.split(images, batch):
-        noise = torch.randn(
-            (len(chunk), graph.copies, *chunk.shape[1:]), generator=generator, dtype=chunk.dtype
-        )
-        parts.append((*graph(chunk, noise), production(chunk).softmax(1)))
-    evidence, probabilities, upstream = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Rows(evidence, probabilities, upstream, torch.full((len(images),), float(suspicious)))
 
 
 def rehearse(
@@ -81,14 +48,24 @@ def rehearse(
     clean = pictures.pixels(torch.arange(len(pictures)))
     parts: list[Rows] = []
     for name, images in _benign(clean, generator):
-        parts.append(witness(graph, production, images, generator, suspicious=False))
+        labels = pictures.labels.repeat(len(images) // len(pictures))
+        parts.append(
+            witness(
+                graph, production, images, generator, kind=name, suspicious=False, labels=labels
+            )
+        )
         log(f"detector: {len(images)} benign pictures, {name}")
     for name, attack in REHEARSED.items():
-        fooled = attack_production(production, attack, clean, pictures.labels, generator).images
+        won = attack_production(production, attack, clean, pictures.labels, generator)
+        fooled, labels = won.images, won.labels
         if len(fooled):
-            parts.append(witness(graph, production, fooled, generator, suspicious=True))
+            parts.append(
+                witness(
+                    graph, production, fooled, generator, kind=name, suspicious=True, labels=labels
+                )
+            )
         log(f"detector: {len(fooled)} successful attacks, {name}")
-    return _join(parts)
+    return joined(parts)
 
 
 def train_detector(
@@ -97,18 +74,17 @@ def train_detector(
     """Fit both heads by weighted logistic regression with one hidden layer; seconds on a CPU."""
     torch.manual_seed(seed)
     detector = Detector(graph.defenses)
-    detector.standardize(detector.features(rows.evidence, rows.probabilities, rows.upstream))
+    features = torch.from_numpy(rows.features)
+    suspicious = torch.from_numpy(rows.suspicious).float()
+    detector.standardize(features)
     optimizer = torch.optim.AdamW(detector.parameters(), rate, weight_decay=1e-2)
-    share = rows.suspicious.mean().clamp(0.01, 0.99)
-    weight = torch.where(rows.suspicious > 0, 0.5 / share, 0.5 / (1 - share))
+    share = suspicious.mean().clamp(0.01, 0.99)
+    weight = torch.where(suspicious > 0, 0.5 / share, 0.5 / (1 - share))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 - step / steps)
-        alone, both = detector(rows.evidence, rows.probabilities, rows.upstream)
-        loss = sum(
-            F.binary_cross_entropy_with_logits(scores[:, -1], rows.suspicious, weight)
-            for scores in (alone, both)
-        )
+        scores = detector.alone(features[:, :-1]), detector.upstream(features)
+        loss = sum(F.binary_cross_entropy_with_logits(s, suspicious, weight) for s in scores)
         optimizer.zero_grad()
         torch.as_tensor(loss).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -120,12 +96,3 @@ def _benign(images: Tensor, generator: torch.Generator) -> Iterator[tuple[str, T
     yield "clean", torch.cat([images, images, images])
     for name in CORRUPTIONS:
         yield name, round8(corrupt(name, images, generator=generator))
-
-
-def _join(parts: list[Rows]) -> Rows:
-    return Rows(
-        *(
-            torch.cat([getattr(part, field) for part in parts])
-            for field in ("evidence", "probabilities", "upstream", "suspicious")
-        )
-    )
