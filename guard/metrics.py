@@ -25,6 +25,7 @@ Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
     "blocked", "non_finite", "defense", "defense_late", "internal", "unauthenticated", "forbidden",
     "not_audited", "rate_limited", "budget_spent", "store", "unknown_suspect", "queries",
+    "drift",
 ]  # fmt: skip
 AuthFailure = Literal[
     "missing", "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid",
@@ -36,6 +37,7 @@ Watch = Literal["certificates", "token_keys"]
 Loss = Literal["queue", "write", "late", "export"]
 Why = Literal["flagged", "blocked", "sampled"]
 Dropped = Literal["queue", "closing", "unusable", "error", "store"]
+Finding = Literal["learning", "steady", "harmless", "recalibrate", "suspicious", "quiet"]
 StoreTask = Literal["open", "put", "count", "retention", "rotation"]
 _UPSTREAM_CODES = (
     "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
@@ -205,6 +207,14 @@ QUERY_ATTACK = Counter(
 QUERIES_REMEMBERED = Gauge(
     "guard_queries_remembered", "Queries that new ones are compared with.", ["model"]
 )
+DRIFT = Gauge(
+    "guard_drift",
+    "Evidence that p-values, or pictures, are no longer what they were; an alarm from 1 on.",
+    ["model", "of"],
+)
+DRIFT_FINDING = Gauge(
+    "guard_drift_finding", "1 for what the tests of drift say together.", ["model", "finding"]
+)
 READY = Gauge("guard_ready", "Whether a request for a model would be answered now.", ["model"])
 CLOCK = Gauge("guard_clock_seconds", "The wall clock here, to be compared with the scraper's.")
 OPEN_CALLS = Gauge("guard_open_calls", "Calls that are open, their requests sent or not.")
@@ -292,6 +302,19 @@ def expect_suspects(model: str) -> None:
     SUSPECTS_SAMPLED.labels(model)
     for why in get_args(Why):
         SUSPECTS_CAPTURED.labels(model, why)
+
+
+def expect_drift(model: str) -> None:
+    """A model's traffic is compared with its calibration."""
+    drift(model, "learning", verdicts=0.0, pictures=0.0)
+
+
+def drift(model: str, finding: Finding, *, verdicts: float, pictures: float) -> None:
+    """What the tests of drift found."""
+    DRIFT.labels(model, "verdicts").set(verdicts)
+    DRIFT.labels(model, "pictures").set(pictures)
+    for one in get_args(Finding):
+        DRIFT_FINDING.labels(model, one).set(one == finding)
 
 
 def error(reason: Reason, count: int = 1) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, structs
 
+from guard.config.drift import Drift
 from guard.config.queries import Queries
 from guard.verdict import Expose, Mode, OnError, OnFlag
 
@@ -119,6 +120,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     input: Annotated[Input, Meta(description="how wire tensors become pixels")] = Input()
     output: Annotated[Output, Meta(description="how the answer becomes probabilities")] = Output()
     queries: Annotated[Queries, Meta(description="sequences of queries")] = Queries()
+    drift: Annotated[Drift, Meta(description="whether traffic is as calibrated")] = Drift()
 
     def asking(self, upstream: str) -> "Model":
         """The same model in front of another upstream."""

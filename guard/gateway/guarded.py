@@ -33,6 +33,7 @@ from guard.gateway.intake import SHOWN, Intake
 from guard.gateway.judge import Judge, part
 from guard.gateway.mapping import AnswerReader
 from guard.gateway.sequences import Sequences
+from guard.gateway.shifting import Shifting
 from guard.gateway.status import (
     AdversarialInputError,
     DefenseError,
@@ -78,8 +79,9 @@ class GuardedModel:
     def __init__(
         self, model: Model, policy: Policy, pipeline: Pipeline, upstream: Upstream | None,
         gateway: Gateway, catch: Catch | None = None, sequences: Sequences | None = None,
+        shifting: Shifting | None = None,
     ) -> None:  # fmt: skip
-        self._sequences = sequences
+        self._sequences, self._shifting = sequences, shifting
         self.name, self.model, self.policy, self._catch = model.name, model, policy, catch
         self.pipeline, self.upstream = pipeline, upstream
         self.score_names = pipeline.score_names(upstream=upstream is not None)
@@ -136,6 +138,8 @@ class GuardedModel:
         finally:
             late.cancel()
             _abandon(examined)
+        if self._shifting is not None:
+            self._shifting.take(pixels, verdicts)
         if self._sequences is not None and watching is not None:
             verdicts = await self._sequences.settle(watching, verdicts)
         start = time.perf_counter()
@@ -196,6 +200,8 @@ class GuardedModel:
         self._intake.close()
         if self._sequences is not None:
             self._sequences.close()
+        if self._shifting is not None:
+            self._shifting.close()
         if self.upstream is not None:
             await self.upstream.close()
 

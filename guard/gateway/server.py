@@ -42,6 +42,7 @@ from guard.gateway.recorded import Recorded, record_start
 from guard.gateway.redis_counts import SharedCounts
 from guard.gateway.sequences import sequences_of
 from guard.gateway.servicer import InferenceServicer
+from guard.gateway.shifting import shifting_of
 from guard.gateway.tls import Certificates, server_credentials, watched_certificates
 from guard.gateway.upstream import GrpcUpstream, Upstream
 from guard.gateway.watched import Watched
@@ -105,7 +106,8 @@ def load_model(
     budget = policy.max_false_positive_rate
     catch = kept.catch(model.name, pipeline, budget) if kept else None
     watch = sequences_of(model, policy, pipeline, secret)
-    return GuardedModel(model, policy, pipeline, upstream, config.gateway, catch, watch)
+    drift = shifting_of(model, pipeline)
+    return GuardedModel(model, policy, pipeline, upstream, config.gateway, catch, watch, drift)
 
 
 def connect(gateway: Gateway, model: Model, pipeline: Pipeline) -> Upstream:
