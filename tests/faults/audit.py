@@ -1,14 +1,11 @@
 """The audit log cannot be written: its disk is full, or silent, or its export is gone."""
 
 import asyncio
-import contextlib
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
 from guard.gateway import protocol
+from tests.faults.disk import empty, fill, no_disk, small_disk
 from tests.faults.frame import Mode, fault
 from tests.faults.stage import Stage
 from tests.faults.traffic import Caller, Traffic
@@ -35,44 +32,24 @@ def administrator(stage: Stage) -> Caller:
     return Caller(stage.gateways["a"].address, path=STATUS, request=b"")
 
 
-def _no_disk() -> str:
-    able = os.geteuid() == 0 and shutil.which("mount") is not None
-    return "" if able else "only root can mount a small disk"
-
-
-def _small_disk(stage: Stage) -> None:
-    disk = stage.folder / "disk"
-    disk.mkdir()
-    options = ("-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk))
-    subprocess.run(["mount", *options], check=True)
-    stage.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=False)
-
-
-def _fill(stage: Stage) -> None:
-    with contextlib.suppress(OSError), (stage.folder / "disk" / "full").open("wb") as file:
-        while True:
-            file.write(b"x" * 4096)
-            file.flush()
-
-
 @fault(
     "the audit log's disk is full: what operators see",
     Mode.CLOSED,
     sees=(NOT_AUDITED,),
     metric=FAILURES("write"),
     alert="GuardAuditFails",
-    needs=_no_disk,
+    needs=no_disk,
 )
 async def full(stage: Stage) -> AsyncIterator[None]:
     """Nothing administrative happens that cannot be recorded."""
-    _small_disk(stage)
+    small_disk(stage, "256k")
     await stage.gateway(audit=audited())
     await stage.calls(administrator(stage))
     yield
-    _fill(stage)
+    fill(stage)
     await asyncio.sleep(0.5)  # what the last block still held
     yield
-    (stage.folder / "disk" / "full").unlink()
+    empty(stage)
 
 
 @fault(
@@ -81,18 +58,18 @@ async def full(stage: Stage) -> AsyncIterator[None]:
     sees=("OK",),
     metric=FAILURES("write"),
     alert="GuardAuditFails",
-    needs=_no_disk,
+    needs=no_disk,
 )
 async def full_for_clients(stage: Stage) -> AsyncIterator[None]:
     """Inference goes on."""
-    _small_disk(stage)
+    small_disk(stage, "256k")
     await stage.gateway(audit=audited())
     yield
-    _fill(stage)
+    fill(stage)
     async with Traffic(administrator(stage)) as operators:
         await stage.until(lambda: bool(operators.outcomes(0)[NOT_AUDITED]))
     yield
-    (stage.folder / "disk" / "full").unlink()
+    empty(stage)
 
 
 @fault(

@@ -1,13 +1,10 @@
 """The store of suspects fails: clients must not see any of it."""
 
 import asyncio
-import contextlib
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tests.faults.disk import empty, fill, no_disk, small_disk
 from tests.faults.frame import Mode, fault
 from tests.faults.stage import Stage
 
@@ -28,26 +25,6 @@ def keeping(**more: Any) -> str:
     return "[suspects]\n" + "\n".join(lines) + "\n"
 
 
-def _no_disk() -> str:
-    able = os.geteuid() == 0 and shutil.which("mount") is not None
-    return "" if able else "only root can mount a small disk"
-
-
-def _small_disk(stage: Stage) -> None:
-    disk = stage.folder / "disk"
-    disk.mkdir()
-    options = ("-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk))
-    subprocess.run(["mount", *options], check=True)
-    stage.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=False)
-
-
-def _fill(stage: Stage) -> None:
-    with contextlib.suppress(OSError), (stage.folder / "disk" / "full").open("wb") as file:
-        while True:
-            file.write(b"x" * 4096)
-            file.flush()
-
-
 @fault(
     "the suspects' disk is full",
     Mode.GOES_ON,
@@ -55,17 +32,17 @@ def _fill(stage: Stage) -> None:
     metric=FAILURES("put"),
     alert="GuardSuspectsDown",
     clears=True,
-    needs=_no_disk,
+    needs=no_disk,
 )
 async def full(stage: Stage) -> AsyncIterator[None]:
     """Suspects wait in memory, and are kept once there is room."""
-    _small_disk(stage)
+    small_disk(stage, "16m")
     await stage.gateway(more=keeping())
     await stage.calls()
     yield
-    _fill(stage)
+    fill(stage)
     yield
-    (stage.folder / "disk" / "full").unlink()
+    empty(stage)
 
 
 @fault(
@@ -74,15 +51,15 @@ async def full(stage: Stage) -> AsyncIterator[None]:
     sees=("OK",),
     metric=DROPPED("queue"),
     alert="GuardSuspectsLost",
-    needs=_no_disk,
+    needs=no_disk,
 )
 async def queue(stage: Stage) -> AsyncIterator[None]:
     """Nobody waits for a suspect; those that find no place are counted."""
-    _small_disk(stage)
+    small_disk(stage, "16m")
     await stage.gateway(more=keeping(max_queue=8))
     await stage.calls()
     yield
-    _fill(stage)
+    fill(stage)
     await asyncio.sleep(0.5)
     yield
-    (stage.folder / "disk" / "full").unlink()
+    empty(stage)

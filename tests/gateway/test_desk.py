@@ -19,7 +19,7 @@ from guard.gateway.identity import ANONYMOUS, ROLES, Identity
 from guard.gateway.status import ForbiddenError
 from guard.suspects.record import Filter, Review
 from guard.suspects.suspect_store import SuspectStore
-from tests.gateway.shelf import MISSING, Notes, filled, open_shelf, person, suspect, swift_folder
+from tests.gateway.shelf import MISSING, Notes, filled, person, suspect
 
 ANA, BEN = person("ana", "analyst"), person("ben", "analyst")
 CAMERA = person("camera", "client")
@@ -44,15 +44,6 @@ ONE = [name for name, (call, _) in ACTS.items() if call not in (
     "ListSuspects", "CountSuspects", "ClaimSuspects", "UndoLabel", "ExportSuspects",
     "RotateSuspectKeys", "EraseSuspects",
 )]  # fmt: skip
-
-
-@pytest.fixture
-def store() -> Iterator[SuspectStore]:
-    """An embedded store."""
-    with swift_folder() as folder:
-        store = open_shelf(folder)
-        yield store
-        store.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A gateway whose suspects are in PostgreSQL and S3: kept there, and served without them."""
 
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,14 @@ import pytest
 from guard.testing import clean_images, suspicious_images
 from tests.gateway.setting import counted, until
 from tests.gateway.test_keeping import Here, ids_of, keeping
-from tests.suspects.services import BUCKET, Services, lacking
+from tests.suspects.services import BUCKET, Services, serving
 
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[Services]:
     """PostgreSQL and an S3 service of our own."""
-    if missing := lacking():
-        pytest.skip(missing)
-    with tempfile.TemporaryDirectory(prefix="guard-services-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with Services(folder) as running:
-            yield running
+    with serving() as running:
+        yield running
 
 
 def shared(services: Services) -> dict[str, Any]:

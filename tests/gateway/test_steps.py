@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,19 +12,10 @@ from guard.gateway import steps
 from guard.gateway.desk import Desk
 from guard.suspects.record import Filter
 from guard.suspects.suspect_store import SuspectStore
-from tests.gateway.shelf import Notes, filled, open_shelf, person, swift_folder
+from tests.gateway.shelf import Notes, filled, person
 
 ANA, PRIVACY = person("ana", "analyst"), person("pia", "privacy")
 RED = Filter(predicted=0)
-
-
-@pytest.fixture
-def store() -> Iterator[SuspectStore]:
-    """An embedded store."""
-    with swift_folder() as folder:
-        store = open_shelf(folder)
-        yield store
-        store.close()
 
 
 async def test_a_store_that_hangs_holds_up_few(store: SuspectStore) -> None:

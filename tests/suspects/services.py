@@ -8,9 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
+
+import pytest
 
 from guard.suspects.objects import ObjectBlobs
 from guard.suspects.postgres import PostgresDatabase
@@ -231,3 +235,15 @@ def _wait(attempt: object, complaint: str, seconds: float = 20) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Services]:
+    """Both, for the length of a `with`; the test is skipped where this machine lacks them."""
+    if missing := lacking():
+        pytest.skip(missing)
+    with tempfile.TemporaryDirectory(prefix="guard-services-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # PostgreSQL runs as another user
+        with Services(folder) as running:
+            yield running

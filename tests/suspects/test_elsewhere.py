@@ -1,7 +1,6 @@
 """PostgreSQL and S3 that are away, hang, refuse, or are set up wrongly: a StoreError, in time."""
 
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from guard.suspects.objects import ObjectBlobs
 from guard.suspects.opening import open_keys, open_store
 from guard.suspects.postgres import PostgresDatabase
 from tests.suspects.samples import same, suspect
-from tests.suspects.services import Services, lacking
+from tests.suspects.services import Services, serving
 
 NOBODY = "127.0.0.1:1"
 SECRET = "hunter2"  # noqa: S105
@@ -22,13 +21,8 @@ SECRET = "hunter2"  # noqa: S105
 @pytest.fixture(scope="module")
 def services() -> Iterator[Services]:
     """Servers of our own."""
-    if missing := lacking():
-        pytest.skip(missing)
-    with tempfile.TemporaryDirectory(prefix="guard-services-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with Services(folder) as running:
-            yield running
+    with serving() as running:
+        yield running
 
 
 def test_a_database_that_hangs_or_dies_is_away_and_comes_back(
