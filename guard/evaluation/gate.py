@@ -7,16 +7,16 @@ is worse by more than its tolerance, and by more than chance, refuses the candid
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from guard.calibration import Calibration
-from guard.defenses.detector import Detector
 from guard.errors import InputError
-from guard.evaluation.compared import ADAPTIVE, HEADS, Flags, Pair, Row, lines
+from guard.evaluation.compared import ADAPTIVE, HEADS, LEVEL, Flags, Pair, Row, lines
 from guard.rows import Rows
 
 BUDGETS = (0.05, 0.01)
@@ -29,11 +29,28 @@ REVIEWED = "reviewed suspects"
 VERSION = 1  # of the JSON
 
 
+class Judge(Protocol):
+    """What a detector is to the gate: `guard.defenses.detector.Detector` is one."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The E names of the evidence."""
+        ...
+
+    def score_names(self, upstream: bool) -> tuple[str, ...]:
+        """Names of the score columns (D)."""
+        ...
+
+    def scores(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (R, D0) without and (R, D1) with the upstream's answer, of features (R, E + 1)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Side:
     """One of the two: a detector and the calibrations that its scores are read with."""
 
-    detector: Detector
+    detector: Judge
     calibrations: Mapping[str, Calibration]  # "alone" and "upstream"
 
     @torch.no_grad()
@@ -201,11 +218,11 @@ def _reviewed(
 
 
 def _adaptive(struck: Sequence[Struck], tolerance: float) -> Iterator[Row]:
-    for one in struck:
-        none = np.zeros(len(one.current), bool)
-        pair = Pair(one.current, one.candidate, none)
-        masks = {one.name: ~none}
-        yield from lines(ADAPTIVE, pair, masks, one.head, one.budget, tolerance=tolerance)
+    some = [one for one in struck if len(one.current)]
+    for one in some:
+        pair = Pair(one.current, one.candidate, np.zeros(len(one.current), bool))
+        level = LEVEL / len(some)
+        yield pair.row(ADAPTIVE, one.name, one.head, one.budget, tolerance=tolerance, level=level)
 
 
 def _kinds(rows: Rows) -> dict[str, Flags]:
