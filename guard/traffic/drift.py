@@ -74,7 +74,7 @@ class Drift:
 
     def __init__(self, band: Band, *, risk: float) -> None:
         self._band = band
-        self._alarm = np.log(1 / risk)
+        self._alarm = float(np.log(1 / risk))
         self.seen = 0  # p-values
         self._waiting = np.empty((0, band.levels.shape[1]), np.float32)
         sizes = np.array(SIZES)[:, None, None, None]
@@ -95,7 +95,7 @@ class Drift:
         rows = p_values[np.isfinite(p_values).all(1)]
         self._waiting = np.concatenate([self._waiting, rows])
         whole = len(self._waiting) // BLOCK
-        blocks = self._waiting[: whole * BLOCK].reshape(whole, BLOCK, -1)
+        blocks = self._waiting[: whole * BLOCK].reshape(whole, BLOCK, rows.shape[1])
         self._waiting = self._waiting[whole * BLOCK :]
         at_most = (blocks[:, :, None] <= self._band.levels).sum(1)  # (whole, J, T)
         for hits in at_most:

@@ -61,10 +61,12 @@ class TrafficShift:
         The same picture again says nothing new, and a p-value that is not finite nothing at all.
         """
         fresh = np.isfinite(p_values) & np.array([self._new(image) for image in images], bool)
-        if not fresh.any():
-            return
-        self.verdicts.see(p_values[fresh, None])
-        found = numbers(images[fresh])
+        if fresh.any():
+            self.note(p_values[fresh], numbers(images[fresh]))
+
+    def note(self, p_values: Floats, found: Floats) -> None:
+        """The same of pictures that are known by their numbers (N, T) alone."""
+        self.verdicts.see(p_values[:, None])
         if self._missing > 0:
             self._learn(found)
         elif self.pictures is not None:
