@@ -1,0 +1,85 @@
+"""The gate's report as Markdown, for a candidate's card."""
+
+from collections.abc import Iterator, Mapping
+
+from guard.evaluation.card import percent, table
+from guard.evaluation.compared import ENOUGH, LEVEL, Row
+from guard.evaluation.gate import CLASS_ALARMS, CLASS_TPR, GateReport
+
+Column = tuple[str, float]  # head and budget
+BY_CLASS = (CLASS_ALARMS, CLASS_TPR)
+SHORT: Mapping[str, str] = {"upstream": "with upstream", "alone": "alone"}
+
+
+def markdown(report: GateReport) -> str:
+    """The report: the outcome, every row of a kind, and the class that lost most."""
+    return "\n\n".join(_parts(report)) + "\n"
+
+
+def outcome(report: GateReport) -> str:
+    """One line."""
+    if report.problems:
+        return f"Refused: {report.problems[0]}."
+    if report.refused:
+        count, total = len(report.refused), len(report.rows)
+        return f"Refused: {count} of {total} rows are worse beyond tolerance."
+    if not report.rows:
+        return "Refused: there is nothing to compare."
+    return f"Passed: none of {len(report.rows)} rows is worse beyond tolerance."
+
+
+def rule(report: GateReport) -> str:
+    """How a row is judged."""
+    return (
+        f"Same pictures on both sides. A row may lose {100 * report.tolerance:g} point; with fewer "
+        f"than {ENOUGH} pictures it is refused only for a loss that equals show by chance "
+        f"(McNemar, exact, {100 * LEVEL:g}% a table), which widens its tolerance; where few "
+        "calibration pictures lie above a threshold, what that threshold may be off by is added."
+    )
+
+
+def sections(report: GateReport) -> dict[str, dict[str, dict[Column, Row]]]:
+    """Rows by part, name, and head and budget, in the report's order."""
+    found: dict[str, dict[str, dict[Column, Row]]] = {}
+    for row in report.rows:
+        names = found.setdefault(row.part, {})
+        names.setdefault(row.name, {})[row.head, row.budget] = row
+    return found
+
+
+def columns(names: Mapping[str, Mapping[Column, Row]]) -> list[Column]:
+    """The heads and budgets that occur in one part."""
+    return list(dict.fromkeys(column for row in names.values() for column in row))
+
+
+def heading(column: Column) -> str:
+    """A head and a budget, for a table's head."""
+    return f"{SHORT[column[0]]}, {100 * column[1]:g}%"
+
+
+def _parts(report: GateReport) -> Iterator[str]:
+    yield f"## Compared with the pack before\n\n{outcome(report)} {rule(report)}"
+    if report.reasons:
+        yield "\n".join(f"* {reason}" for reason in report.reasons)
+    for part, names in sections(report).items():
+        shown = names
+        if part in BY_CLASS:
+            worst = max(names, key=lambda name: max(row.loss for row in names[name].values()))
+            shown = {f"worst of {len(names)}: {worst}": names[worst]}
+        wanted = columns(names)
+        what = next(iter(next(iter(names.values())).values())).what
+        head = [f"{part}, {what}", "pictures", *map(heading, wanted)]
+        yield table(head, ([name, *_cells(rows, wanted)] for name, rows in shown.items()))
+
+
+def _cells(rows: Mapping[Column, Row], wanted: list[Column]) -> Iterator[str]:
+    yield str(max(row.images for row in rows.values()))
+    for column in wanted:
+        row = rows.get(column)
+        mark = " **refused**" if row is not None and row.refused else ""
+        yield f"{change(row)}{mark}" if row is not None else "-"
+
+
+def change(row: Row) -> str:
+    """What it was and what it becomes, in percent."""
+    return f"{percent(row.current)} → {percent(row.candidate)}"
