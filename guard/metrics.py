@@ -24,7 +24,7 @@ STAGES: tuple[Stage, ...] = ("decode", "queue", "evidence", "upstream", "detect"
 Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
     "blocked", "non_finite", "defense", "defense_late", "internal", "unauthenticated", "forbidden",
-    "not_audited", "rate_limited", "budget_spent", "store", "unknown_suspect", "queries",
+    "not_audited", "rate_limited", "budget_spent", "store", "unknown_suspect", "queries", "pack",
     "drift",
 ]  # fmt: skip
 AuthFailure = Literal[
@@ -38,6 +38,7 @@ Loss = Literal["queue", "write", "late", "export"]
 Why = Literal["flagged", "blocked", "sampled"]
 Dropped = Literal["queue", "closing", "unusable", "error", "store"]
 Finding = Literal["learning", "steady", "harmless", "recalibrate", "suspicious", "quiet"]
+Promotion = Literal["promoted", "rolled_back", "shadowed", "refused"]
 StoreTask = Literal["open", "put", "count", "retention", "rotation"]
 _UPSTREAM_CODES = (
     "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
@@ -223,6 +224,14 @@ QUEUE = Gauge("guard_queue_images", "Images waiting for the defence.", ["model"]
 PACK = Gauge(
     "guard_pack_info", "The pack that guards a model; always 1.", ["model", "pack", "digest"]
 )
+PACK_SERIAL = Gauge(
+    "guard_pack_serial", "Rounds of learning behind the pack that guards a model.", ["model"]
+)
+PROMOTIONS = Counter(
+    "guard_promotions",
+    "What became of attempts to change a model's pack while serving.",
+    ["model", "outcome"],
+)
 PROVIDER = Gauge(
     "guard_provider_info",
     "The execution provider really in use; always 1.",
@@ -248,6 +257,7 @@ for _dropped in get_args(Dropped):
 for _task in get_args(StoreTask):
     SUSPECTS_FAILURES.labels(_task)
 CLOCK.set_function(time.time)
+_serving: dict[str, tuple[str, str, str]] = {}  # PACK's labels, by model
 
 
 class ModelMetrics:
@@ -289,6 +299,18 @@ class ModelMetrics:
     def unexamined(self, count: int) -> None:
         """So many images passed without a verdict, because the policy says so."""
         self.faults_allowed.inc(count)
+
+
+def serving(model: str, pack: str, digest: str, serial: int) -> None:
+    """This pack guards a model from now on, and no other does."""
+    labels = (model, pack, digest)
+    if (old := _serving.get(model, labels)) != labels:
+        PACK.remove(*old)
+    _serving[model] = labels
+    PACK.labels(*labels).set(1)
+    PACK_SERIAL.labels(model).set(serial)
+    for outcome in get_args(Promotion):
+        PROMOTIONS.labels(model, outcome)
 
 
 def expect_upstream(model: str) -> None:

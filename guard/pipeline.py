@@ -76,21 +76,27 @@ class Pipeline:
         secret: bytes,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        like: "Pipeline | None" = None,
     ) -> None:
         self.pack, self.policy, self.calibrations = pack, policy, calibrations
-        self._graph = Session(pack.files["evidence.onnx"], providers=providers, threads=threads)
+        graph = pack.files["evidence.onnx"]
+        alike = like if like is not None and like.pack.files["evidence.onnx"] == graph else None
+        self._graph: Session = (
+            alike._graph if alike else Session(graph, providers=providers, threads=threads)
+        )
         # A few hundred multiplications: threads would cost more than they bring.
         self._detector = Session(
             pack.files["detector.onnx"], providers=["CPUExecutionProvider"], threads=1
         )
-        self._bank = NoiseBank(secret, (pack.noise_copies, *pack.input_shape))
+        shape = (pack.noise_copies, *pack.input_shape)
+        self._bank: NoiseBank = alike._bank if alike else NoiseBank(secret, shape)
         _check_calibrations(pack, policy, calibrations)
         _check_golden(self)
 
     @classmethod
     def load(
         cls,
-        pack: str | Path,
+        pack: str | Path | Pack,
         *,
         max_false_positive_rate: float = 0.01,
         policy: Policy | None = None,
@@ -98,17 +104,19 @@ class Pipeline:
         secret: bytes | None = None,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        like: "Pipeline | None" = None,
     ) -> "Pipeline":
-        """Verify a pack and make it ready.
+        """Verify a pack (one that is loaded was) and make it ready.
 
         max_false_positive_rate: the false-alarm budget (ignored when `policy` is given).
         calibration_file: what `guard calibrate --upstream` wrote; its entries replace the pack's.
         secret: keys the noise; default: environment variable GUARD_SECRET, else a fresh random
         one, with which verdicts on borderline images differ from one process to the next.
+        like: another pipeline, whose graph and noise serve here too where the graph is the same.
         Raises PackError when the pack cannot be trusted and ConfigError when the budget is
         smaller than the calibration set can resolve.
         """
-        loaded = Pack.load(pack)
+        loaded = pack if isinstance(pack, Pack) else Pack.load(pack)
         chosen = policy or Policy(max_false_positive_rate=max_false_positive_rate)
         calibrations = calibration.load(loaded.files["calibration.npz"])
         if calibration_file is not None:
@@ -121,6 +129,7 @@ class Pipeline:
             secret=key,
             providers=providers,
             threads=threads,
+            like=like,
         )
 
     @property

@@ -68,6 +68,19 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             description="file with this deployment's secret (32 bytes or more) that keys the noise"
         ),
     ] = ""
+    trust: Annotated[
+        list[str],
+        Meta(
+            description="PEM files of public keys or authorities whose signatures on packs count;"
+            " empty: those in `$GUARD_HOME/trust`"
+        ),
+    ] = []
+    packs: Annotated[
+        str, Meta(description="folder of packs that may be promoted; empty: none may")
+    ] = ""
+    state: Annotated[
+        str, Meta(description="folder that says which pack was promoted; goes with `packs`")
+    ] = ""
     passthrough: Annotated[
         str,
         Meta(description="`grpc://HOST:PORT` that gets what names no model here; empty: refused"),
@@ -228,6 +241,9 @@ def _resolved(config: Config, base: Path) -> Config:
         audit=audit_at(gateway.audit, at),
         limits=limits_at(gateway.limits, at),
         secret_file=at(gateway.secret_file),
+        trust=[at(path) for path in gateway.trust],
+        packs=at(gateway.packs),
+        state=at(gateway.state),
         passthrough_tls=tls(gateway.passthrough_tls),
         tls=ServerTls(cert=at(own.cert), key=at(own.key), client_ca=at(own.client_ca)),
         identity=structs.replace(
@@ -263,6 +279,8 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if gateway.passthrough and not gateway.passthrough.startswith(("grpc://", "grpcs://")):
         yield "gateway.passthrough", "must be grpc://HOST:PORT or grpcs://HOST:PORT"
     ports = {"gateway.listen": gateway.listen, "gateway.metrics": gateway.metrics}
+    if bool(gateway.packs) != bool(gateway.state):
+        yield "gateway.packs", "packs and state go together"
     yield from access_problems(gateway.tls, gateway.identity, ports, insecure=gateway.insecure)
     release = gateway.key_release
     yield from release_problems(release, gateway.secret_file, gateway.audit.key_file)

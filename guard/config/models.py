@@ -105,6 +105,9 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     calibration: Annotated[
         str, Meta(description="file written by `guard calibrate --upstream`; empty: the pack's own")
     ] = ""
+    min_serial: Annotated[
+        int, Meta(ge=0, description="packs of fewer rounds of learning are refused")
+    ] = 0
     max_images: Annotated[int, Meta(ge=1, description="images in one request")] = 256
     max_pixels: Annotated[
         int,

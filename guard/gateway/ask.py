@@ -16,8 +16,8 @@ from PIL import Image
 from guard.config import Gateway, Input, Model
 from guard.errors import ConfigError
 from guard.gateway import answers, protocol, tensors
+from guard.gateway.loading import connect
 from guard.gateway.mapping import AnswerReader
-from guard.gateway.server import connect
 from guard.gateway.upstream import Question, Upstream
 from guard.pipeline import Pipeline
 

@@ -40,7 +40,9 @@ from guard.gateway.status import (
     LateDefenseError,
     new_id,
 )
+from guard.gateway.tally import Tally
 from guard.gateway.upstream import Metadata, Question, Reply, Upstream
+from guard.gateway.uses import Uses
 from guard.pipeline import Evidence, Pipeline
 from guard.verdict import Decision, Policy, Verdicts
 
@@ -89,9 +91,7 @@ class GuardedModel:
         self.metrics = metrics.ModelMetrics(model.name, dict.fromkeys(both))
         # Where the ensemble answers the upstream is one more witness, and may be missing.
         self._does_without = model.answer == "ensemble" and policy.on_error == "allow"
-        self.images = 0  # examined since the start
-        self.requests = 0
-        self.decisions = np.zeros(len(Decision), np.int64)
+        self.uses, self.tally = Uses(), Tally()
         self._uncounted: list[Verdicts] = []
         self.admission = Admission(gateway.limits.max_wait)
         self._intake = Intake(model, policy, pipeline.input_shape)
@@ -194,14 +194,30 @@ class GuardedModel:
             about.outputs.add(name=name, datatype=kinds[name], shape=shape)
         return about
 
-    async def close(self) -> None:
-        """Finish what is queued, then let go of threads and connections."""
+    def behind(
+        self, pipeline: Pipeline, gateway: Gateway, catch: Catch | None, shifting: Shifting | None
+    ) -> "GuardedModel":
+        """The same model behind another pack; what is not the pack's is shared with this one."""
+        upstream, watch = self.upstream, self._sequences
+        new = GuardedModel(
+            self.model, self.policy, pipeline, upstream, gateway, catch, watch, shifting
+        )
+        new.tally, new.admission = self.tally, self.admission
+        return new
+
+    async def retire(self) -> None:
+        """Once another took its place: let the last request go, then what is this one's own."""
+        await self.uses.over()
         await self._batcher.close()
         self._intake.close()
-        if self._sequences is not None:
-            self._sequences.close()
         if self._shifting is not None:
             self._shifting.close()
+
+    async def close(self) -> None:
+        """Finish what is queued, then let go of threads and connections."""
+        await self.retire()
+        if self._sequences is not None:
+            self._sequences.close()
         if self.upstream is not None:
             await self.upstream.close()
 
@@ -361,8 +377,7 @@ class GuardedModel:
     def _count(self) -> None:
         verdicts = metrics.merged(self._uncounted)
         self._uncounted = []
-        self.images += len(verdicts.decisions)
-        self.decisions += np.bincount(verdicts.decisions, minlength=len(Decision))
+        self.tally.add(verdicts.decisions)
         self.metrics.observe(verdicts, self.policy.max_false_positive_rate)
 
 

@@ -11,6 +11,8 @@ from guard.errors import UnknownModelError
 from guard.gateway import codec, protocol
 from guard.gateway.desk import Desk
 from guard.gateway.guarded import GuardedModel
+from guard.gateway.packcalls import PackCalls
+from guard.gateway.promotion import Promotions
 from guard.gateway.recorded import recorded
 from guard.gateway.servicer import InferenceServicer, answered
 from guard.gateway.status import NotExposedError
@@ -22,15 +24,21 @@ from guard.verdict import Decision
 class GuardServicer:
     """Status and Inspect over the same models as `InferenceServicer`; suspects over a desk."""
 
-    def __init__(self, inference: InferenceServicer, desk: Desk | None = None) -> None:
+    def __init__(
+        self,
+        inference: InferenceServicer,
+        desk: Desk | None = None,
+        promotions: Promotions | None = None,
+    ) -> None:
         self._inference = inference
         self._suspects = SuspectCalls(inference, desk)
+        self._packs = PackCalls(promotions)
         self._started = time.monotonic()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service, ready for a server."""
         own = {"Status": recorded(self.status), "Inspect": recorded(self.inspect)}
-        calls = own | self._suspects.calls()
+        calls = own | self._suspects.calls() | self._packs.calls()
         behaviours = {name: answered(call) for name, call in calls.items()}
         return protocol.service_handler(
             protocol.GUARD_METHODS, behaviours, raw_requests=frozenset(behaviours)
@@ -53,6 +61,12 @@ class GuardServicer:
         """Verdicts on images, in full, without asking the upstream."""
         request = codec.parse(protocol.InspectRequest, data)
         model = self._model(request.model_name)
+        with model.uses:
+            return await self._inspected(model, request, context)
+
+    async def _inspected(
+        self, model: GuardedModel, request: protocol.Message, context: Any
+    ) -> protocol.Message:
         shape = request.images.shape
         claimed = 1 if len(shape) in (0, 3) else shape[0]
         await self._inference.charge(context, min(claimed, model.model.max_images))
@@ -87,7 +101,8 @@ class GuardServicer:
 
 async def _model_status(model: GuardedModel) -> protocol.Message:
     pipeline, policy = model.pipeline, model.policy
-    counts = {d.name.lower(): int(model.decisions[d]) for d in Decision}
+    tally = model.tally
+    counts = {d.name.lower(): int(tally.decisions[d]) for d in Decision}
     return protocol.ModelStatus(
         name=model.name,
         ready=await model.ready(),
@@ -106,7 +121,7 @@ async def _model_status(model: GuardedModel) -> protocol.Message:
         on_error=policy.on_error,
         expose=policy.expose,
         max_false_positive_rate=policy.max_false_positive_rate,
-        requests=model.requests,
-        images=model.images,
+        requests=tally.requests,
+        images=tally.images,
         verdicts=counts,
     )

@@ -49,6 +49,10 @@ _BY_SERVICE: Mapping[str, Mapping[str, frozenset[Role]]] = {
         "ExportSuspects": _roles("trainer"),
         "EraseSuspects": _roles("privacy"),
         "RotateSuspectKeys": _roles("privacy"),
+        "ListPacks": _roles("trainer", "approver", "operator", "auditor"),
+        "ShadowPack": _roles("trainer"),
+        "PromotePack": _roles("approver"),  # and not who submitted it: `promotion.py`
+        "RollbackPack": _roles("approver", "operator"),
     },
     HEALTH_SERVICE: {"Check": _ANYBODY, "List": _ANYBODY, "Watch": _ANYBODY},
     REFLECTION_SERVICE: {"ServerReflectionInfo": _roles("operator")},

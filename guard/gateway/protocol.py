@@ -123,6 +123,15 @@ EraseSuspectsResponse = _message("guard.v1.EraseSuspectsResponse")
 RotateSuspectKeysRequest = _message("guard.v1.RotateSuspectKeysRequest")
 RotateSuspectKeysResponse = _message("guard.v1.RotateSuspectKeysResponse")
 
+ListPacksRequest = _message("guard.v1.ListPacksRequest")
+ListPacksResponse = _message("guard.v1.ListPacksResponse")
+PackStanding = _message("guard.v1.PackStanding")
+ServingPack = _message("guard.v1.ServingPack")
+Candidate = _message("guard.v1.Candidate")
+ShadowPackRequest = _message("guard.v1.ShadowPackRequest")
+PromotePackRequest = _message("guard.v1.PromotePackRequest")
+RollbackPackRequest = _message("guard.v1.RollbackPackRequest")
+
 RichStatus = _message("google.rpc.Status")  # for trailing metadata, key STATUS_DETAILS
 ErrorInfo = _message("google.rpc.ErrorInfo")
 RetryInfo = _message("google.rpc.RetryInfo")

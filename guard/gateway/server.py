@@ -10,7 +10,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from grpc_health.v1.health import aio as health
 
 import guard
 from guard import metrics
-from guard.config import Config, Gateway, Model, split_address
+from guard.config import Config, Gateway, split_address
 from guard.config.limits import Limits
 from guard.errors import ConfigError
 from guard.gateway import protocol, release
@@ -31,23 +31,21 @@ from guard.gateway.audit.recorder import OFF, Audit, open_audit
 from guard.gateway.crash import leave_no_core
 from guard.gateway.desk import Desk
 from guard.gateway.door import Door
-from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
 from guard.gateway.keeping import Kept, keeping
 from guard.gateway.limits import Counts, Limiter, LocalCounts
+from guard.gateway.loading import Loading
 from guard.gateway.operators import GuardServicer
 from guard.gateway.pages import Pages
+from guard.gateway.promotion import Promotions
 from guard.gateway.recorded import Recorded, record_start
 from guard.gateway.redis_counts import SharedCounts
-from guard.gateway.sequences import sequences_of
 from guard.gateway.servicer import InferenceServicer
-from guard.gateway.shifting import shifting_of
 from guard.gateway.tls import Certificates, server_credentials, watched_certificates
-from guard.gateway.upstream import GrpcUpstream, Upstream
+from guard.gateway.upstream import GrpcUpstream
 from guard.gateway.watched import Watched
 from guard.gateway.wider import WiderHandler
-from guard.pipeline import Pipeline
 
 SPARE_CALLS = 32  # beside inference: health, readiness, metadata
 WATCH_SECONDS = 1.0
@@ -85,54 +83,6 @@ class Running:
 Beside = Callable[[Running], contextlib.AbstractAsyncContextManager[object]]
 
 
-def load_model(
-    config: Config, model: Model, secret: bytes | None, kept: Kept | None = None
-) -> GuardedModel:
-    """One guarded model: its pack verified and in memory, its upstream connected."""
-    policy = config.policy(model)
-    pipeline = Pipeline.load(
-        model.pack,
-        policy=policy,
-        calibration_file=Path(model.calibration) if model.calibration else None,
-        secret=secret,
-    )
-    upstream = connect(config.gateway, model, pipeline) if model.upstream else None
-    pack = pipeline.pack
-    metrics.PACK.labels(model.name, pack.name, pack.digest).set(1)
-    metrics.PROVIDER.labels(model.name, "evidence", pipeline.provider).set(1)
-    if upstream is not None:
-        metrics.expect_upstream(model.name)
-    metrics.BUDGET.labels(model.name).set(policy.max_false_positive_rate)
-    budget = policy.max_false_positive_rate
-    catch = kept.catch(model.name, pipeline, budget) if kept else None
-    watch = sequences_of(model, policy, pipeline, secret)
-    drift = shifting_of(model, pipeline)
-    return GuardedModel(model, policy, pipeline, upstream, config.gateway, catch, watch, drift)
-
-
-def connect(gateway: Gateway, model: Model, pipeline: Pipeline) -> Upstream:
-    """The model's upstream; a server behind gRPC need not be there yet."""
-    name = model.upstream_model or model.name
-    if not model.upstream.startswith("onnx:"):
-        return GrpcUpstream(
-            model.upstream,
-            model=name,
-            tls=model.tls,
-            max_message_bytes=gateway.max_message_bytes,
-            known_as=model.name,
-        )
-    sizes = dict(zip("CHW", pipeline.input_shape, strict=True))
-    upstream = OnnxUpstream(
-        Path(model.upstream.removeprefix("onnx:")),
-        model=name,
-        shape=tuple(sizes[letter] for letter in model.input.layout if letter != "N"),
-        max_batch=gateway.max_batch,
-        max_queue=gateway.max_queue,
-    )
-    metrics.PROVIDER.labels(model.name, "upstream", upstream.session.provider).set(1)
-    return upstream
-
-
 def read_secret(gateway: Gateway) -> bytes | None:
     """The deployment's secret, None where the settings name no source of one."""
     key = "gateway.secret_file"
@@ -165,10 +115,10 @@ async def running(config: Config, beside: Beside | None = None) -> AsyncIterator
         audit = await asyncio.to_thread(open_audit, gateway.audit, keys)
         stack.push_async_callback(asyncio.to_thread, audit.close)
         kept = await stack.enter_async_context(keeping(config))
-        models = {}
+        loading, models = Loading(config, secret, kept), {}
         for model in config.models:
-            models[model.name] = load_model(config, model, secret, kept)
-            stack.push_async_callback(models[model.name].close)
+            models[model.name] = loading.first(model)
+            stack.push_async_callback(_close, models, model.name)
         passthrough = None
         if gateway.passthrough:
             passthrough = GrpcUpstream(
@@ -188,7 +138,9 @@ async def running(config: Config, beside: Beside | None = None) -> AsyncIterator
         desk = desk_of(kept, audit) if kept else None
         if desk is not None:
             stack.callback(desk.close)
-        server, checks = build_server(servicer, authenticator, audit, desk)
+        promotions = Promotions(loading, models, audit)
+        stack.push_async_callback(promotions.close)
+        server, checks = build_server(servicer, authenticator, audit, desk, promotions)
         host, port = _listen(server, gateway.listen, certificates)
         pages = None
         if gateway.metrics:
@@ -213,6 +165,11 @@ async def running(config: Config, beside: Beside | None = None) -> AsyncIterator
         if beside is not None:
             await stack.enter_async_context(beside(found))
         yield found
+
+
+async def _close(models: Mapping[str, GuardedModel], name: str) -> None:
+    """Put away whichever serves by then."""
+    await models[name].close()
 
 
 def desk_of(kept: Kept, audit: Audit) -> Desk:
@@ -248,6 +205,7 @@ def build_server(
     authenticator: Authenticator | None = None,
     audit: Audit = OFF,
     desk: Desk | None = None,
+    promotions: Promotions | None = None,
 ) -> tuple[grpc.aio.Server, health.HealthServicer]:
     """A server with every service, and its health service; nothing listens yet."""
     gateway = servicer.gateway
@@ -259,7 +217,7 @@ def build_server(
         ],
         options=server_options(gateway),
     )
-    operators = GuardServicer(servicer, desk)
+    operators = GuardServicer(servicer, desk, promotions)
     handlers = (servicer.handler(), WiderHandler(servicer), operators.handler())
     server.add_generic_rpc_handlers(handlers)
     checks = health.HealthServicer()

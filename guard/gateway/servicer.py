@@ -183,6 +183,12 @@ class InferenceServicer:
         if model is None:
             await self.charge(context)
             return await self._infer_undefended(request, context)
+        with model.uses:  # from here to the answer it is this one, whatever is promoted meanwhile
+            return await self._infer_defended(model, request, data, context)
+
+    async def _infer_defended(
+        self, model: GuardedModel, request: protocol.Message, data: bytes, context: Any
+    ) -> protocol.Message:
         start = time.perf_counter()
         code = "OK"
         try:
@@ -198,7 +204,7 @@ class InferenceServicer:
             code = code_of(error).name
             raise
         finally:
-            model.requests += 1
+            model.tally.requests += 1
             model.metrics.request(code, time.perf_counter() - start)
 
     async def _infer_undefended(self, request: protocol.Message, context: Any) -> protocol.Message:

@@ -33,6 +33,7 @@ Event = Literal[
     "suspect.erase",
     "suspect.rotate",  # the keys that seal them
     "console.login",
+    "model.shadow",  # a candidate was submitted, to be watched beside what serves
     "model.promote",
     "model.rollback",
     "other",

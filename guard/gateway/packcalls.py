@@ -1,0 +1,77 @@
+"""The calls of `guard.v1.Guard` about packs: what travels, to and from the promotions."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from guard.gateway import codec, protocol
+from guard.gateway.identity import current
+from guard.gateway.promotion import Promotions
+from guard.gateway.protocol import Message
+from guard.gateway.recorded import recorded
+from guard.gateway.standing import Entry, Standing
+from guard.gateway.status import NotOfferedError
+
+Handled = Callable[[Any, Any], Awaitable[Any]]
+
+
+class PackCalls:
+    """The calls; the promotions record what was done."""
+
+    def __init__(self, promotions: Promotions | None) -> None:
+        self._promotions = promotions
+
+    def calls(self) -> dict[str, Handled]:
+        """Behaviours by name, from bytes."""
+        return {
+            "ListPacks": recorded(self.list_packs),
+            "ShadowPack": self.shadow_pack,
+            "PromotePack": self.promote_pack,
+            "RollbackPack": self.rollback_pack,
+        }
+
+    async def list_packs(self, data: bytes, _context: Any) -> Message:
+        """How things stand, and what could follow."""
+        codec.parse(protocol.ListPacksRequest, data)
+        raise NotOfferedError("not yet")
+
+    async def shadow_pack(self, data: bytes, _context: Any) -> Message:
+        """A candidate beside what serves."""
+        codec.parse(protocol.ShadowPackRequest, data)
+        raise NotOfferedError("not yet")
+
+    async def promote_pack(self, data: bytes, _context: Any) -> Message:
+        """A candidate in front."""
+        request = codec.parse(protocol.PromotePackRequest, data)
+        found = await self._open().promote(current(), request.model_name, request.pack)
+        return write_standing(*found)
+
+    async def rollback_pack(self, data: bytes, _context: Any) -> Message:
+        """The one before in front again."""
+        request = codec.parse(protocol.RollbackPackRequest, data)
+        return write_standing(*await self._open().roll_back(current(), request.model_name))
+
+    def _open(self) -> Promotions:
+        if self._promotions is None:
+            raise NotOfferedError("no packs are promoted here")
+        return self._promotions
+
+
+def write_standing(model: str, standing: Standing) -> Message:
+    """How it stands with a model, on the wire."""
+    return protocol.PackStanding(
+        model_name=model,
+        current=_write(standing.current),
+        before=[_write(entry) for entry in standing.before],
+        shadow=_write(standing.shadow) if standing.shadow else None,
+    )
+
+
+def _write(entry: Entry) -> Message:
+    return protocol.ServingPack(
+        pack=entry.pack,
+        digest=entry.digest,
+        serial=entry.serial,
+        submitted_by=entry.submitted_by,
+        approved_by=entry.approved_by,
+        at=entry.at,
+    )

@@ -1,0 +1,152 @@
+"""Changing a model's pack while it serves: promote, roll back.
+
+The next pack is read, verified and made ready while the old one answers. Then one assignment puts
+it in the old one's place: whoever asks from then on asks the new one, whoever asked before is
+answered by the old one, which is put away after its last answer. So no answer mixes packs.
+
+What is to be is durable (audit log, then `gateway.state`) before it takes effect. A change that has
+begun goes on to its end, whether or not its caller waits for it.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, MutableMapping
+from typing import Any, TypeVar
+
+from guard import metrics
+from guard.config import Model
+from guard.errors import GuardError, PackError
+from guard.gateway.audit.recorder import Audit
+from guard.gateway.candidates import check_candidate, check_graph
+from guard.gateway.guarded import GuardedModel
+from guard.gateway.identity import Identity
+from guard.gateway.loading import Loading
+from guard.gateway.recorded import REFUSALS
+from guard.gateway.standing import Entry, Standing
+from guard.gateway.status import ForbiddenError, NotOfferedError, code_of
+from guard.metrics import Promotion
+from guard.pack import Pack
+
+T = TypeVar("T")
+
+
+class Promotions:
+    """Over the models of one gateway, one change at a time."""
+
+    def __init__(
+        self, loading: Loading, models: MutableMapping[str, GuardedModel], audit: Audit
+    ) -> None:
+        self._loading, self._packs = loading, loading.packs
+        self._models, self._audit = models, audit
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def promote(self, who: Identity, name: str, pack: str) -> tuple[str, Standing]:
+        """Let a candidate serve; the model's name and how it stands then."""
+        model = self._model(who, name)
+        return await self._done(self._promote(who, model, pack), who, model, "model.promote")
+
+    async def roll_back(self, who: Identity, name: str) -> tuple[str, Standing]:
+        """Let the pack before serve again."""
+        model = self._model(who, name)
+        return await self._done(self._roll_back(who, model), who, model, "model.rollback")
+
+    async def close(self) -> None:
+        """Let changes and farewells that are under way end."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ── the steps ────────────────────────────────────────────────────────────────────────────────
+
+    async def _promote(self, who: Identity, model: Model, name: str) -> Standing:
+        standing = await self.standing(model)
+        pack = await asyncio.to_thread(self._packs.candidate, model, name)
+        submitter = _submitter(who, standing, name, pack)
+        check_candidate(pack, self._models[model.name].pipeline.pack)
+        entry = Entry(name, pack.digest, pack.serial, submitter, who.name, time.time())
+        return await self._follow(model, pack, standing.promoted(entry), who, "model.promote")
+
+    async def _roll_back(self, who: Identity, model: Model) -> Standing:
+        standing = (await self.standing(model)).rolled_back()
+        pack = await asyncio.to_thread(self._packs.load, model, standing.current)
+        check_graph(pack, self._models[model.name].pipeline.pack)
+        return await self._follow(model, pack, standing, who, "model.rollback")
+
+    async def _follow(
+        self, model: Model, pack: Pack, standing: Standing, who: Identity, event: str
+    ) -> Standing:
+        """Put a pack in the place of the one that serves."""
+        old = self._models[model.name]
+        pipeline = await asyncio.to_thread(self._loading.ready, old, pack)
+        new = self._loading.next(old, pipeline)
+        try:
+            await self._audit.act(
+                event, actor=who.name, model=model.name, pack=pack.name, digest=pack.digest,
+                serial=standing.current.serial, instead_of=old.pipeline.pack.digest,
+            )  # fmt: skip
+            await asyncio.to_thread(self._packs.standings.write, model.name, standing)
+        except GuardError:
+            await new.retire()
+            raise
+        self._models[model.name] = new
+        self._begin(old.retire())
+        metrics.serving(model.name, pack.name, pack.digest, standing.current.serial)
+        return standing
+
+    async def standing(self, model: Model) -> Standing:
+        """How it stands with a model: what the state says, where that is about what serves."""
+        known = await asyncio.to_thread(self._packs.standings.read, model.name)
+        pack = self._models[model.name].pipeline.pack
+        if known is not None and known.current.digest == pack.digest:
+            return known
+        return Standing(Entry("", pack.digest, pack.serial))
+
+    # ── around them ──────────────────────────────────────────────────────────────────────────────
+
+    def _model(self, who: Identity, name: str) -> Model:
+        if not self._packs.promotable:
+            raise NotOfferedError("no packs are promoted here (gateway.packs)")
+        if who.scope:
+            raise ForbiddenError("packs guard all tenants together")
+        return self._packs.model(name)
+
+    async def _done(
+        self, change: Coroutine[Any, Any, Standing], who: Identity, model: Model, event: str
+    ) -> tuple[str, Standing]:
+        """One change, once it is its turn, counted and on record however it ends."""
+
+        async def changing() -> Standing:
+            async with self._turn:
+                return await change
+
+        outcome: Promotion = "promoted" if event == "model.promote" else "rolled_back"
+        try:
+            standing = await asyncio.shield(self._begin(changing()))
+        except Exception as error:
+            outcome = "refused"
+            if (code := code_of(error)) not in REFUSALS:
+                self._audit.record(event, actor=who.name, outcome=code.name, model=model.name)
+            raise
+        finally:
+            metrics.PROMOTIONS.labels(model.name, outcome).inc()
+        return model.name, standing
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _submitter(who: Identity, standing: Standing, name: str, pack: Pack) -> str:
+    """Who submitted a candidate; nobody who is known approves what is theirs, or nobody's."""
+    submitted = standing.shadow
+    if submitted is None or submitted.pack != name:
+        if who.kind == "anonymous":
+            return who.name
+        raise PackError(f"{name} was not submitted: a trainer has it watched first")
+    if submitted.digest != pack.digest:
+        raise PackError(f"{name} was changed since it was submitted")
+    if who.kind != "anonymous" and submitted.submitted_by == who.name:
+        raise ForbiddenError("whoever submitted a pack does not approve it")
+    return submitted.submitted_by
