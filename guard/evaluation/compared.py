@@ -5,7 +5,7 @@ Under "equally good" either is as likely to be the one, so the sign test on thos
 McNemar's exact one (1947), says how often an equal candidate would look this bad.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,11 @@ class Row:
     def chance(self) -> float:
         """How likely equals are to look at least this bad (one-sided, exact)."""
         return float(binom.sf(self.lost - 1, self.lost + self.won, 0.5))
+
+    @property
+    def luck(self) -> float:
+        """How likely equals are to look at least this good."""
+        return float(binom.sf(self.won - 1, self.lost + self.won, 0.5))
 
     @property
     def refused(self) -> bool:
@@ -137,8 +142,3 @@ def lines(
         yield pair.on(mask).row(
             part, name, head, budget, tolerance=tolerance, level=LEVEL / len(some)
         )
-
-
-def refused(rows: Sequence[Row]) -> list[Row]:
-    """Those that a candidate is refused for."""
-    return [row for row in rows if row.refused]

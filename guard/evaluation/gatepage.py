@@ -5,18 +5,20 @@ behind them is what the candidate may lose.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
 
 from guard.evaluation.card import percent
-from guard.evaluation.compared import Row
+from guard.evaluation.compared import LEVEL, Row
 from guard.evaluation.gate import GateReport
 from guard.evaluation.gatereport import (
     BY_CLASS,
     Column,
     change,
     columns,
+    counted,
     heading,
     outcome,
     rule,
@@ -25,6 +27,7 @@ from guard.evaluation.gatereport import (
 
 STYLE = "gatepage.css"
 WIDTH, HEIGHT, EDGE = 132, 18, 7  # of a cell's drawing, px
+KINDS = ("refused", "worse", "same", "better")
 STEP = 0.05  # scales end at a multiple of it
 
 
@@ -47,10 +50,10 @@ def scale(rows: Sequence[Row]) -> float:
 
 
 def verdict(row: Row) -> str:
-    """refused, worse, better or same: how a cell is coloured."""
+    """refused, worse, better or same: how a cell is coloured. What may be chance is the same."""
     if row.refused:
         return "refused"
-    if row.won == row.lost:
+    if min(row.chance, row.luck) > LEVEL:
         return "same"
     return "better" if row.won > row.lost else "worse"
 
@@ -79,25 +82,20 @@ def _body(report: GateReport, title: str) -> Iterator[str]:
 
 def _section(part: str, names: Mapping[str, Mapping[Column, Row]]) -> Iterator[str]:
     rows = [row for row_of in names.values() for row in row_of.values()]
-    wanted, end, what = columns(names), scale(rows), rows[0].what
-    mixed = len({row.more_is_better for row in rows}) > 1
-    said = "TPR of attacks, false alarms of benign pictures" if mixed else what
-    counted = {verdict: sum(_is(row, verdict) for row in rows) for verdict in ("refused", "better")}
-    told = f"{len(rows)} rows, {counted['refused']} refused, {counted['better']} better"
+    wanted, end = columns(names), scale(rows)
+    said = counted(rows)
+    seen = Counter(map(verdict, rows))
+    told = ", ".join(f"{seen[kind]} {kind}" for kind in KINDS if seen[kind])
     head = (
         f"<h2>{escape(part)}</h2>"
         f'<p class="soft">{escape(said)}, scale 0 to {percent(end)}; {told}</p>'
     )
     table = "\n".join(_table(names, wanted, end))
     if part in BY_CLASS:
-        opened = " open" if counted["refused"] else ""
+        opened = " open" if seen["refused"] else ""
         yield f"<section><details{opened}><summary>{head}</summary>{table}</details></section>"
     else:
         yield f"<section>{head}{table}</section>"
-
-
-def _is(row: Row, wanted: str) -> bool:
-    return verdict(row) == wanted
 
 
 def _table(

@@ -1,6 +1,6 @@
 """The gate's report as Markdown, for a candidate's card."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from guard.evaluation.card import percent, table
 from guard.evaluation.compared import ENOUGH, LEVEL, Row
@@ -57,6 +57,11 @@ def heading(column: Column) -> str:
     return f"{SHORT[column[0]]}, {100 * column[1]:g}%"
 
 
+def counted(rows: Sequence[Row]) -> str:
+    """What the shares of these rows are."""
+    return " or ".join(dict.fromkeys(row.what for row in rows))
+
+
 def _parts(report: GateReport) -> Iterator[str]:
     yield f"## Compared with the pack before\n\n{outcome(report)} {rule(report)}"
     if report.reasons:
@@ -67,8 +72,8 @@ def _parts(report: GateReport) -> Iterator[str]:
             worst = max(names, key=lambda name: max(row.loss for row in names[name].values()))
             shown = {f"worst of {len(names)}: {worst}": names[worst]}
         wanted = columns(names)
-        what = next(iter(next(iter(names.values())).values())).what
-        head = [f"{part}, {what}", "pictures", *map(heading, wanted)]
+        what = counted([row for rows in names.values() for row in rows.values()])
+        head = [f"{part}: {what}", "pictures", *map(heading, wanted)]
         yield table(head, ([name, *_cells(rows, wanted)] for name, rows in shown.items()))
 
 
