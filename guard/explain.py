@@ -193,7 +193,8 @@ def price(manifest: Any) -> str:
 
 
 def _trust(pipeline: Pipeline) -> str:
-    return "pinned by this version" if pipeline.pack.shipped else "hashes match, not signed"
+    pack = pipeline.pack
+    return pack.signer if pack.shipped else f"signed by {pack.signer}"
 
 
 def _who(model: Model) -> str:

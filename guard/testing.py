@@ -56,7 +56,10 @@ def suspicious_images(labels: list[int], shape: tuple[int, int, int] = SHAPE) ->
 
 
 def make_pack(folder: Path, *, shape: tuple[int, int, int] = SHAPE) -> Path:
-    """Write a pack that any `Pipeline.load` accepts, in milliseconds; returns its folder."""
+    """Write a pack that any `Pipeline.load` accepts, in milliseconds; returns its folder.
+
+    Signed with this operator's key, which is made where there is none (`GUARD_HOME` says where).
+    """
     folder.mkdir(parents=True)
     (folder / "evidence.onnx").write_bytes(_evidence_graph(shape))
     (folder / "detector.onnx").write_bytes(_detector_graph())
@@ -64,6 +67,8 @@ def make_pack(folder: Path, *, shape: tuple[int, int, int] = SHAPE) -> Path:
     _write_golden(folder, shape)
     (folder / "MODEL_CARD.md").write_text("A pack for tests. It defends nothing.\n")
     pack.write_manifest(folder, _manifest(folder.name, shape))
+    if folder.name not in pack.shipped_digests():
+        pack.sign_pack(folder)
     return folder
 
 

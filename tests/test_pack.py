@@ -11,7 +11,9 @@ import pytest
 from guard import pack as pack_module
 from guard.errors import PackError
 from guard.pack import MANIFEST, Pack, pin, shipped_digests, write_manifest
+from guard.signing import folder as folder_module
 from guard.testing import make_pack
+from tests.sealing import seal
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -23,9 +25,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, **changes: object) -> None:
-    """Change the manifest and hash everything anew, as someone with write access would."""
+    """Change the manifest, hash and sign everything anew, as someone with the key would."""
     manifest = json.loads((folder / MANIFEST).read_text())
     write_manifest(folder, {**manifest, **changes})
+    seal(folder)
 
 
 def test_a_whole_pack_loads(folder: Path) -> None:
@@ -66,14 +69,23 @@ def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
 def test_a_missing_file_is_refused(folder: Path) -> None:
     """A pack without its detector does not load."""
     (folder / "detector.onnx").unlink()
+    with pytest.raises(PackError, match=r"detector\.onnx is missing"):
+        Pack.load(folder)
+    seal(folder)
     with pytest.raises(PackError, match=r"detector\.onnx cannot be read"):
         Pack.load(folder)
 
 
 def test_an_additional_file_is_refused(folder: Path) -> None:
-    """Nothing may lie in a pack that its manifest does not vouch for."""
+    """Nothing may lie in a pack that is no file of packs, or that its manifest does not list."""
     (folder / "extra.py").write_text("")
-    with pytest.raises(PackError, match=r"extra\.py is not in the manifest"):
+    with pytest.raises(PackError, match=r"extra\.py is no file of a pack"):
+        Pack.load(folder)
+    (folder / "extra.py").rename(folder / "gate.json")
+    with pytest.raises(PackError, match=r"gate\.json is not among the files that"):
+        Pack.load(folder)
+    seal(folder)
+    with pytest.raises(PackError, match=r"gate\.json is not in the manifest"):
         Pack.load(folder)
 
 
@@ -119,6 +131,7 @@ def test_a_malformed_manifest_is_refused(folder: Path, changes: dict[str, object
 def test_a_manifest_that_is_none_is_refused(folder: Path, text: str) -> None:
     """Garbage, another schema or nothing at all is a PackError."""
     (folder / MANIFEST).write_text(text)
+    seal(folder)
     with pytest.raises(PackError):
         Pack.load(folder)
 
@@ -128,6 +141,7 @@ def test_a_file_name_cannot_leave_the_folder(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"]["../../etc/passwd"] = {"sha256": "0" * 64, "bytes": 1}
     (folder / MANIFEST).write_text(json.dumps(manifest))
+    seal(folder)
     with pytest.raises(PackError, match="plain name"):
         Pack.load(folder)
 
@@ -199,9 +213,9 @@ def test_sizes_and_counts_have_bounds(folder: Path) -> None:
 def test_large_files_are_refused_unread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of just the bound is read, one byte more is not."""
     size = max(path.stat().st_size for path in folder.iterdir())
-    monkeypatch.setattr(pack_module, "MAX_FILE", size)
+    monkeypatch.setattr(folder_module, "MAX_FILE", size)
     Pack.load(folder)
-    monkeypatch.setattr(pack_module, "MAX_FILE", size - 1)
+    monkeypatch.setattr(folder_module, "MAX_FILE", size - 1)
     with pytest.raises(PackError, match=f"is larger than {size - 1} bytes"):
         Pack.load(folder)
 
@@ -227,6 +241,7 @@ def test_pinning_records_the_digest(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`pin` adds one pack to the list, sorted, and leaves the others."""
+    assert Pack.load(folder).signer.endswith("(operator.pem)")
     (tmp_path / "shipped.json").write_text('{"zz": "sha256:1"}')
     monkeypatch.setattr(pack_module.resources, "files", lambda _name: tmp_path)
     digest = pin(folder)
@@ -234,3 +249,7 @@ def test_pinning_records_the_digest(
     expected = json.dumps({"tiny": digest, "zz": "sha256:1"}, indent=1) + "\n"
     assert (tmp_path / "shipped.json").read_text() == expected
     assert Pack.load(folder).shipped
+    assert Pack.load(folder).signer == "pinned by this version"
+    seal(folder)
+    with pytest.raises(PackError, match=r"model\.sig does not belong into a pinned pack"):
+        Pack.load(folder)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from guard import Decision, Pipeline, Policy, calibration
 from guard.data import signs
 from guard.errors import ConfigError, InputError, PackError
-from guard.pack import write_manifest
+from guard.pack import sign_pack, write_manifest
 from guard.pipeline import Evidence
 from guard.testing import SHAPE, clean_images, make_pack, suspicious_images
 
@@ -164,6 +164,7 @@ def test_golden_vectors_that_differ_are_refused(tmp_path: Path) -> None:
     golden["scores_alone"] = golden["scores_alone"] + 1
     np.savez(folder / "golden.npz", **golden)
     write_manifest(folder, manifest)
+    sign_pack(folder)
     with pytest.raises(PackError, match="golden"):
         Pipeline.load(folder)
 

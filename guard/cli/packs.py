@@ -91,7 +91,7 @@ def pack_verify(folders: tuple[Path, ...]) -> None:
 
     for folder in folders:
         found = Pipeline.load(folder, max_false_positive_rate=0.5)
-        trust = "pinned" if found.pack.shipped else "hashes match, not signed"
+        trust = "pinned" if found.pack.shipped else f"signed by {found.pack.signer}"
         click.echo(f"{folder}: {found.pack.digest} {trust}, golden vectors on {found.provider}")
 
 

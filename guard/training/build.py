@@ -25,7 +25,7 @@ from guard.evaluation.holdout import hold_out
 from guard.evaluation.measure import Exam, measure
 from guard.evaluation.witness import witness
 from guard.networks import Network, flops, parameters
-from guard.pack import Pack, write_manifest
+from guard.pack import Pack, shipped_digests, sign_pack, write_manifest
 from guard.pipeline import Pipeline
 from guard.rows import Rows
 from guard.training.classifier import Log
@@ -107,7 +107,7 @@ def build_pack(
     manifest["measured"] = measure(pipeline, trained, exam, log=log)
     (out / "MODEL_CARD.md").write_text(card(manifest))
     _seal(out, manifest, entries)
-    return Pack.load(out, check_pin=False)
+    return Pack.load(out, check_pin=False) if origin.name in shipped_digests() else sign_pack(out)
 
 
 def calibrate(detector: Detector, clean: Rows) -> dict[str, Calibration]:

@@ -15,8 +15,9 @@ from guard import calibration
 from guard.defenses.load import load_evidence
 from guard.errors import PackError
 from guard.onnx import Session
-from guard.pack import MANIFEST, Pack, write_manifest
+from guard.pack import MANIFEST, Pack, sign_pack, write_manifest
 from guard.pipeline import JUDGED, Pipeline
+from guard.signing.bundle import SIGNATURE
 from guard.training.build import BROKEN, probes
 from guard.training.export import evidence_parity, export_evidence
 from guard.verdict import Policy
@@ -28,9 +29,10 @@ def rebuild_pack(folder: Path) -> Pack:
     """Write `evidence.onnx` and what the manifest says of it anew; returns the pack.
 
     Where the new graph does not say what the old one says, PackError, and the old one stays. A
-    shipped pack has to be pinned again.
+    shipped pack has to be pinned again. A signed one has to be trusted here, and is signed again.
     """
-    pack = Pack.load(folder, check_pin=False)
+    signed = (folder / SIGNATURE).exists()
+    pack = Pack.load(folder, check_pin=signed)
     with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=".rebuild-") as beside:
         fresh = Path(beside) / folder.name
         shutil.copytree(folder, fresh)
@@ -41,7 +43,7 @@ def rebuild_pack(folder: Path) -> Pack:
         Pipeline(again, policy=policy, calibrations=entries, secret=b"golden vectors")
         for name in (GRAPH, MANIFEST):
             (fresh / name).replace(folder / name)
-    return Pack.load(folder, check_pin=False)
+    return sign_pack(folder) if signed else Pack.load(folder, check_pin=False)
 
 
 def _export(pack: Pack, fresh: Path) -> None:

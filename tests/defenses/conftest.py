@@ -12,7 +12,7 @@ from guard.defenses.detector import Detector
 from guard.defenses.evidence import EvidenceGraph, Member, default_defenses
 from guard.networks import build, fuse
 from guard.onnx import Session
-from guard.pack import REQUIRED, write_manifest
+from guard.pack import REQUIRED, sign_pack, write_manifest
 from guard.training.export import export_detector, export_evidence
 
 CLASSES, SHAPE = 5, (3, 16, 16)
@@ -87,6 +87,7 @@ def folder(
         **json.loads(json.dumps(graph.spec() | detector.spec())),
     }
     write_manifest(folder, manifest)
+    sign_pack(folder)
     return folder
 
 

@@ -10,10 +10,12 @@ from guard.errors import ConfigError, GuardError, PackError
 from guard.onnx import Session
 from guard.pack import MANIFEST, Pack
 from guard.pipeline import Pipeline
+from guard.signing.keys import operator_key
 from guard.testing import make_pack
 from tests.fuzz.mutate import mutate
 from tests.fuzz.structure import change_json
 from tests.fuzz.target import Target, demand
+from tests.sealing import seal
 
 
 class Manifests(Target):
@@ -31,6 +33,7 @@ class Manifests(Target):
     def __init__(self) -> None:
         super().__init__()
         self._pack = make_pack(self.folder / "tiny")
+        self._key = operator_key()
         self._good = (self._pack / MANIFEST).read_bytes()
         self._files = set(json.loads(self._good)["files"])
 
@@ -45,6 +48,7 @@ class Manifests(Target):
     def run(self, data: bytes) -> Hashable:
         """Load the pack, and read all that a manifest says."""
         (self._pack / MANIFEST).write_bytes(data)
+        seal(self._pack, self._key)
         pack = Pack.load(self._pack)
         demand(set(pack.files) == self._files, "a pack with other files")
         for name, content in pack.files.items():
@@ -66,6 +70,7 @@ class PackFiles(Target):
     def __init__(self) -> None:
         super().__init__()
         self._pack = make_pack(self.folder / "tiny")
+        self._key = operator_key()
         self._names: Sequence[str] = ("calibration.npz", "golden.npz", "detector.onnx")
         self._manifest = json.loads((self._pack / MANIFEST).read_bytes())
         self._whole = {name: (self._pack / name).read_bytes() for name in self._names}
@@ -87,6 +92,7 @@ class PackFiles(Target):
             (self._pack / name).write_bytes(content)
             manifest["files"][name]["sha256"] = hashlib.sha256(content).hexdigest()
         (self._pack / MANIFEST).write_text(json.dumps(manifest))
+        seal(self._pack, self._key)
         pipeline = Pipeline.load(self._pack, threads=1)
         return changed, pipeline.provider
 
