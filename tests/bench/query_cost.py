@@ -47,20 +47,20 @@ def main() -> None:
     watch = filled(asked.remembered, shape)
     images = signs.make(SIGNS, seed=0, size=asked.size).pixels()
     random = np.random.default_rng(1)
-    times, early = [], 0.0
+    times, early = np.zeros(asked.queries), 0.0
     for number in range(asked.queries):
         noise = random.uniform(-0.3, 0.3, shape).astype(np.float32)
         image = np.clip(images[number % SIGNS] + noise, 0, 1)
         start = time.perf_counter()
         watch.look(image[None])
-        times.append(time.perf_counter() - start)
+        times[number] = time.perf_counter() - start
         if number == asked.queries // 100:
             early = resident()
     p50, p99 = np.percentile(times, [50, 99]) * 1e3
     print(
         f"{asked.remembered:,} remembered: p50 {p50:.2f} ms, p99 {p99:.2f} ms a query, "
-        f"{watch.memory.bytes / asked.remembered:.0f} bytes a query; resident {early:.0f} MB early, "
-        f"{resident():.0f} MB after {asked.queries:,} queries"
+        f"{watch.memory.bytes / asked.remembered:.0f} bytes a query; resident {early:.0f} MB "
+        f"early, {resident():.0f} MB after {asked.queries:,} queries"
     )
 
 
