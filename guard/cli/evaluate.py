@@ -75,6 +75,83 @@ def classifiers(
         click.echo(markdown(found))
 
 
+@evaluate.command()
+@click.argument("candidate", type=FOLDER)
+@click.option("--against", type=FOLDER, required=True, help="The current pack.")
+@click.option("--calibration", type=FILE, help="What was calibrated for the current pack.")
+@click.option("--reviewed", type=FILE, help="Rows of reviewed suspects that nothing learned from.")
+@click.option("--data", help="Pictures for adaptive attacks, unseen by all; needs --victim.")
+@click.option("--split", default="test", show_default=True, help="Of the data; '' for all.")
+@click.option("--victim", type=FOLDER, help="Classifier that the adaptive attacks are made on.")
+@click.option("--count", default=50, show_default=True, help="Pictures attacked.")
+@click.option("--steps", default=20, show_default=True, help="Of an adaptive attack.")
+@click.option("--tolerance", default=1.0, show_default=True, help="Points a row may lose.")
+@click.option("--out", type=FILE, help="The report as a page: FILE.html.")
+@click.option("--json", "as_json", is_flag=True)
+def gate(
+    candidate: Path,
+    against: Path,
+    calibration: Path | None,
+    reviewed: Path | None,
+    data: str | None,
+    split: str,
+    victim: Path | None,
+    count: int,
+    steps: int,
+    tolerance: float,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare a candidate pack with the current one; exit 1 where it is worse anywhere.
+
+    Both detectors are shown the current pack's frozen hold-out: clean, corrupted and attacked
+    pictures, whole and class by class. With --data and --victim, adaptive attacks on both sides
+    too. Every row that is worse beyond tolerance is named.
+
+    Example: guard evaluate gate packs/cifar10-r1 --against models/cifar10 --out gate.html
+    """
+    from guard.calibration import load
+    from guard.evaluation.admission import admit, reviewed_rows
+    from guard.evaluation.gatepage import page
+    from guard.evaluation.gatereport import markdown
+    from guard.pack import Pack
+
+    if (data is None) != (victim is None):
+        raise click.UsageError("--data and --victim belong together")
+    new, old = Pack.load(candidate), Pack.load(against)
+    own = load(calibration) if calibration else {}
+    struck = []
+    if data is not None and victim is not None:
+        pictures = read_images(data, split or None, limit=count)
+        struck = _struck(old, new, own, victim, pictures, steps)
+    rows, answered = reviewed_rows(reviewed) if reviewed else (None, None)
+    report = admit(
+        new, old, calibrations=own, reviewed=rows, answered=answered, adaptive=struck,
+        tolerance=tolerance / 100,
+    )  # fmt: skip
+    if out:
+        out.write_text(page(report, title=f"{new.name} against {old.name}"))
+        note(f"{out}: the report")
+    click.echo(json.dumps(report.record(), indent=1) if as_json else markdown(report))
+    for reason in report.reasons:
+        note(f"refused: {reason}")
+    if not report.passed:
+        raise SystemExit(1)
+
+
+def _struck(old: Any, new: Any, own: Any, victim: Path, pictures: Any, steps: int) -> Any:
+    """Adaptive attacks on both packs."""
+    import torch
+
+    from guard.evaluation.struck import strike_both
+    from guard.networks import fuse
+    from guard.training.classifier import load_classifier
+
+    production = fuse(load_classifier(victim))
+    images, labels = torch.from_numpy(pictures.pixels()), torch.from_numpy(pictures.labels)
+    return strike_both(old, new, production, images, labels, own=own, steps=steps, log=note)
+
+
 def _models(folder: Path) -> dict[str, Any]:
     """The classifiers of a folder: a pack's robust members, or the one that was trained there."""
     from guard.defenses.load import load_evidence

@@ -5,6 +5,7 @@ What is judged is what would be served: the scores come from `detector.onnx` its
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -101,6 +102,19 @@ def tables(pack: Pack) -> dict[str, Rows]:
     if rows.FILE not in pack.files:
         raise PackError(f"{pack.folder} keeps no {rows.FILE}: nothing to compare detectors on")
     return rows.load(pack.files[rows.FILE])
+
+
+def reviewed_rows(file: Path) -> tuple[Rows, Flags]:
+    """A file's table "reviewed", and which of its rows (R,) have an upstream's answer.
+
+    Kinds that end with " alone" have none. Raises PackError where there is no such table.
+    """
+    found = rows.load(file)
+    if "reviewed" not in found:
+        raise PackError(f"{file} holds no table 'reviewed', only {', '.join(found)}")
+    table = found["reviewed"]
+    alone = [number for number, kind in enumerate(table.kinds) if kind.endswith(" alone")]
+    return table, ~np.isin(table.kind, alone)
 
 
 def misfits(candidate: Pack, current: Pack, kept: Mapping[str, Rows]) -> Iterator[str]:
