@@ -184,7 +184,13 @@ def demo(report: Path | None, picture: Path, pack: Path | None, seed: int, quick
 
 @click.command()
 @click.argument("config", type=FILE)
-@click.option("--data", required=True, help="Clean pictures: Parquet, folders, or 'signs'.")
+@click.option("--data", default="", help="Clean pictures: Parquet, folders, or 'signs'.")
+@click.option(
+    "--from-suspects",
+    "export",
+    type=FILE,
+    help="Instead of --data: an export of suspects, of which the reviewed random sample counts.",
+)
 @click.option("--split", help="Split of the data, for example test.")
 @click.option("--model", "only", help="Name of one model; default: all of them.")
 @click.option("--upstream", help="Ask this upstream instead of the configured one.")
@@ -194,6 +200,7 @@ def demo(report: Path | None, picture: Path, pack: Path | None, seed: int, quick
 def calibrate(
     config: Path,
     data: str,
+    export: Path | None,
     split: str | None,
     only: str | None,
     upstream: str | None,
@@ -208,15 +215,22 @@ def calibrate(
 
     Example: guard calibrate guard.toml --data pictures --split test
     """
+    from guard.cli.sampled import calibrate_on_sample
     from guard.gateway.ask import asking
     from guard.training.calibrate import calibrate as fit
     from guard.training.calibrate import write
 
+    if bool(data) == (export is not None):
+        raise click.UsageError("give either --data or --from-suspects")
     settings = load_config(config)
-    images = read_images(data, split, limit=limit, seed=seed)
     chosen = [model for model in settings.models if only in (None, model.name)]
     if not chosen:
         raise ConfigError(f"{config} has no model {only!r}", key="models.name")
+    if export is not None:
+        pipelines = [(model, _pipeline(settings, model, calibrated=False)) for model in chosen]
+        calibrate_on_sample(pipelines, export, out or config.parent)
+        return
+    images = read_images(data, split, limit=limit, seed=seed)
     for model in chosen:
         model = model.asking(upstream) if upstream else model
         pipeline = _pipeline(settings, model, calibrated=False)

@@ -5,8 +5,8 @@ A calibration promises a false-alarm rate on pictures like its own. Two tests ru
 the first `reference` pictures seen. Which of them raises an alarm tells a new camera or the night,
 which change the pictures, from an attack, which must not.
 
-Known limit: who attacks with pictures that are darker or blurred as well looks like the night; both
-findings say that suspects are to be looked at before anything is calibrated on them.
+Known limit: who sends attacks on pictures that are darker or blurred as well looks like the night;
+both findings say that suspects are to be looked at before anything is calibrated on them.
 Letters: N images, T numbers of a picture.
 """
 
@@ -34,6 +34,8 @@ ADVICE: dict[Finding, str] = {
 ALARMS: tuple[Finding, ...] = ("recalibrate", "suspicious", "quiet")
 LEVELS = (0.05, 0.2, 0.5, 0.8, 0.95)  # of the pictures' numbers
 LOOSE = 4.0  # times the tolerance: what is in the pictures changes all day
+# Whatever the pictures do: no night makes half of them look attacked. SMALL: a small p-value.
+FLOOD, SMALL, LATELY = 0.5, 0.05, 128
 REPEATS = 4096  # pictures that are remembered, to count the same one once
 
 
@@ -53,6 +55,7 @@ class TrafficShift:
         self._learned: list[Floats] = []
         self._missing = reference
         self._sorted = np.empty((0, 0), np.float32)
+        self._small = 0.0  # share of small p-values, lately
         self._known: OrderedDict[int, None] = OrderedDict()
 
     def see(self, p_values: Floats, images: Floats) -> None:
@@ -67,6 +70,8 @@ class TrafficShift:
     def note(self, p_values: Floats, found: Floats) -> None:
         """The same of pictures that are known by their numbers (N, T) alone."""
         self.verdicts.see(p_values[:, None])
+        fade = (1 - 1 / LATELY) ** len(p_values)
+        self._small = fade * self._small + (1 - fade) * float((p_values <= SMALL).mean())
         if self._missing > 0:
             self._learn(found)
         elif self.pictures is not None:
@@ -78,7 +83,7 @@ class TrafficShift:
         moved = self.pictures is not None and self.pictures.evidence >= 1
         if self.verdicts.evidence < 1:
             return "harmless" if moved else "steady" if self.pictures else "learning"
-        if moved:
+        if moved and self._small <= FLOOD:
             return "recalibrate"
         return "suspicious" if self.verdicts.direction == "more" else "quiet"
 
