@@ -8,6 +8,8 @@ wrong   `--runs` streams of `--stream` p-values that follow their calibration, w
 right   the pack's own test pictures, answered by the classifier in --victim, drawn again and again:
         `--stream` clean ones, then 10,000 clean ones and a change: pictures until the alarm
         (median, 90th percentile of --repeats), and what is said to have happened 2,000 later
+video   clean pictures that each stay for 30 frames, --repeats streams of 100,000 frames: alarms
+        when every frame is looked at, and when one in 30 and one in 100 is
 """
 
 import argparse
@@ -38,6 +40,7 @@ from guard.training.parts import divide, pictures
 Floats = NDArray[np.float32]
 RISK, TOLERANCE = 0.001, 0.25
 BEFORE, AFTER, MOST = 10_000, 2_000, 200_000
+FRAMES, STAYS = 100_000, 30
 STEP = 16
 PICTURES = 2000  # of a changed kind
 ATTACKED = 512
@@ -184,6 +187,25 @@ def right(asked: argparse.Namespace, found: Mapping[str, Known]) -> list[dict[st
     return rows
 
 
+def video(asked: argparse.Namespace, clean: Known) -> dict[int, int]:
+    """How many streams of standing pictures raise an alarm, by `every`."""
+    found = {}
+    for every in (1, 30, 100):
+        found[every] = 0
+        for seed in range(asked.repeats):
+            random, shift, worst = np.random.default_rng(seed), watch(asked.pack), 0.0
+            rows = np.repeat(random.integers(0, len(clean.p_values), FRAMES // STAYS), STAYS)
+            rows = rows[random.random(len(rows)) < 1 / every]
+            for start in range(0, len(rows), STEP):
+                part = rows[start : start + STEP]
+                shift.note(clean.p_values[part], clean.numbers[part])
+                worst = max(worst, shift.verdicts.evidence)
+            found[every] += worst >= 1
+        line = f"{found[every]} of {asked.repeats} streams alarm"
+        print(f"video, one frame in {every}: {line}", flush=True)
+    return found
+
+
 def main() -> None:
     """Print tables."""
     parser = argparse.ArgumentParser(
@@ -204,6 +226,7 @@ def main() -> None:
         middle = " ".join(f"{value:.3f}" for value in np.median(one.numbers, axis=0))
         print(f"{name}: p <= 0.05 {100 * (one.p_values <= 0.05).mean():.1f}%, numbers {middle}")
     report["right"] = right(asked, found)
+    report["video"] = video(asked, found["clean"])
     for size in (1200, 4252):
         for exact in (False, True):
             count = wrong(asked.runs, asked.stream, size, exact=exact)
