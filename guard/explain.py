@@ -32,6 +32,7 @@ def explain(config: Config, model: Model, pipeline: Pipeline) -> Iterator[str]:
     yield f"  on failure: {_posture(policy)}"
     yield f"  exposes: {policy.expose}"
     yield f"  queries: {_queries(model, policy)}"
+    yield f"  drift: {_drift(model)}"
 
 
 def _queries(model: Model, policy: Policy) -> str:
@@ -47,6 +48,17 @@ def _queries(model: Model, policy: Policy) -> str:
     return (
         f"{queries.alarm} that nearly repeat each other within {queries.seconds:g} s: {action}; "
         f"{queries.remembered} remembered"
+    )
+
+
+def _drift(model: Model) -> str:
+    drift = model.drift
+    if not drift.watch:
+        return "traffic is not compared with the calibration (drift.watch)"
+    looked = f"one picture in {drift.every}" if drift.every > 1 else "every picture"
+    return (
+        f"{looked} compared with the calibration and the first {drift.reference}; "
+        f"an alarm without cause has a chance of {drift.risk:g}, ever"
     )
 
 

@@ -75,6 +75,14 @@ def test_check_refuses_a_pair_that_does_not_fit(tmp_path: Path, pack: Path) -> N
     assert text.startswith("guard: ") or "\nguard: " in text
 
 
+def test_check_says_whether_drift_is_watched(tmp_path: Path, pack: Path) -> None:
+    """Off by default, and what the settings mean where it is on."""
+    assert "traffic is not compared with the calibration" in run("check", config(tmp_path, pack))[1]
+    watched = config(tmp_path, pack, "[models.drift]", "watch = true", "every = 30")
+    text = run("check", watched)[1]
+    assert "drift: one picture in 30 compared with the calibration and the first 2000" in text
+
+
 def test_check_names_an_unknown_key(tmp_path: Path, pack: Path) -> None:
     """A typo in the settings is exit status 2 and names the key."""
     status, text = run("check", config(tmp_path, pack, "budged = 0.1"))
