@@ -25,6 +25,7 @@ Reason = Literal[
     "input", "unknown_model", "refused", "overloaded", "deadline", "cancelled", "upstream",
     "blocked", "non_finite", "defense", "defense_late", "internal", "unauthenticated", "forbidden",
     "not_audited", "rate_limited", "budget_spent", "store", "unknown_suspect", "queries", "pack",
+    "shadow",
     "drift",
 ]  # fmt: skip
 AuthFailure = Literal[
@@ -232,6 +233,22 @@ PROMOTIONS = Counter(
     "What became of attempts to change a model's pack while serving.",
     ["model", "outcome"],
 )
+SHADOW = Gauge(
+    "guard_shadow_info",
+    "The pack that is watched beside the one that guards a model; always 1.",
+    ["model", "pack", "digest"],
+)
+SHADOW_DECISIONS = Counter(
+    "guard_shadow_decisions",
+    "Images, by what the serving pack decided and what the candidate would have.",
+    ["model", "current", "candidate"],
+)
+SHADOW_DROPPED = Counter(
+    "guard_shadow_dropped", "Images that the candidate had no time to look at.", ["model"]
+)
+SHADOW_P_VALUES = BulkHistogram(
+    "guard_shadow_p_value", "p-values of the candidate's detector.", _P_VALUES
+)
 PROVIDER = Gauge(
     "guard_provider_info",
     "The execution provider really in use; always 1.",
@@ -258,6 +275,7 @@ for _task in get_args(StoreTask):
     SUSPECTS_FAILURES.labels(_task)
 CLOCK.set_function(time.time)
 _serving: dict[str, tuple[str, str, str]] = {}  # PACK's labels, by model
+_shadows: dict[str, tuple[str, str, str]] = {}  # SHADOW's
 
 
 class ModelMetrics:
@@ -311,6 +329,24 @@ def serving(model: str, pack: str, digest: str, serial: int) -> None:
     PACK_SERIAL.labels(model).set(serial)
     for outcome in get_args(Promotion):
         PROMOTIONS.labels(model, outcome)
+
+
+def shadowing(model: str, pack: str = "", digest: str = "") -> None:
+    """This pack is watched beside a model's own; "": none is."""
+    if old := _shadows.pop(model, None):
+        SHADOW.remove(*old)
+    if digest:
+        _shadows[model] = labels = (model, pack, digest)
+        SHADOW.labels(*labels).set(1)
+        SHADOW_DROPPED.labels(model)
+
+
+def shadowed(model: str, found: NDArray[np.int64], p_values: NDArray[np.float32]) -> None:
+    """Images by the serving pack's decision and the candidate's (5, 5), and its p-values."""
+    for current, candidate in np.argwhere(found).tolist():
+        names = Decision(current).name, Decision(candidate).name
+        SHADOW_DECISIONS.labels(model, *names).inc(int(found[current, candidate]))
+    SHADOW_P_VALUES.observe(model, p_values)
 
 
 def expect_upstream(model: str) -> None:

@@ -1,6 +1,7 @@
 """`guard promote`, `guard rollback`: which pack guards a model of a running gateway."""
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -8,29 +9,47 @@ import click
 
 from guard.cli.connection import connect
 from guard.cli.suspects import at
+from guard.verdict import Decision
 
+ENTRY = ("pack", "digest", "serial", "submitted_by", "approved_by", "at")
 SECONDS = 120.0  # a pack is read, verified and tried out
 
 
 @click.command()
-@click.argument("pack", metavar="NAME")
+@click.argument("pack", metavar="NAME", required=False)
 @at
 @click.option("--model", default="", help="Of this model; may be left out where there is one.")
+@click.option("--shadow", is_flag=True, help="Let it watch live traffic and decide nothing yet.")
+@click.option("--no-shadow", is_flag=True, help="Let none watch any more.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def promote(pack: str, model: str, as_json: bool, **options: Any) -> None:
-    """Let the pack NAME of the gateway's folder serve, without a restart.
+def promote(
+    pack: str | None, model: str, shadow: bool, no_shadow: bool, as_json: bool, **options: Any
+) -> None:
+    """Let the pack NAME of the gateway's folder serve, without a restart; without NAME: list them.
 
-    It must have passed the gate against the pack that serves now. Where callers are known it must
-    have been submitted by somebody else.
+    It must have passed the gate against the pack that serves now. Where callers are known somebody
+    else must have submitted it, with --shadow.
+
+    Example: guard promote signs-r1 --shadow
 
     Example: guard promote signs-r1 --at 127.0.0.1:8001
     """
     from guard.gateway import protocol
 
-    request = protocol.PromotePackRequest(model_name=model, pack=pack)
+    if (shadow and (pack is None or no_shadow)) or (no_shadow and pack is not None):
+        raise click.UsageError("--shadow goes with NAME, --no-shadow goes alone")
     with closing(connect(options["target"], options)) as client:
-        standing = client.call("PromotePack", request, timeout=SECONDS)
-    _tell(standing, as_json=as_json)
+        if pack is None and not no_shadow:
+            request = protocol.ListPacksRequest(model_name=model)
+            found = client.call("ListPacks", request, timeout=SECONDS)
+            for standing in found.models:
+                _tell(standing, as_json=as_json)
+        elif shadow or no_shadow:
+            request = protocol.ShadowPackRequest(model_name=model, pack=pack or "")
+            _tell(client.call("ShadowPack", request, timeout=SECONDS), as_json=as_json)
+        else:
+            request = protocol.PromotePackRequest(model_name=model, pack=pack)
+            _tell(client.call("PromotePack", request, timeout=SECONDS), as_json=as_json)
 
 
 @click.command()
@@ -54,21 +73,43 @@ def _tell(standing: Any, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(record(standing)))
         return
-    entry = standing.current
+    click.echo(f"{standing.model_name}: {_named(standing.current)} serves")
+    for entry in reversed(standing.before):
+        click.echo(f"  before: {_named(entry)}")
+    if standing.HasField("shadow"):
+        click.echo(f"  in shadow: {_named(standing.shadow)}")
+    for count in standing.shadow_counts:
+        pair = f"{Decision(count.current).name}, would be {Decision(count.candidate).name}"
+        click.echo(f"    {count.images} images: {pair}")
+    for each in standing.candidates:
+        click.echo(f"  {each.pack}: {each.problem or 'may be promoted'}")
+
+
+def _named(entry: Any) -> str:
     name = entry.pack or "the pack that the settings name"
-    click.echo(f"{standing.model_name}: {name} serves ({entry.digest[:19]}, serial {entry.serial})")
+    by = f", approved by {entry.approved_by}" if entry.approved_by else ""
+    return f"{name} ({entry.digest[:19]}, serial {entry.serial}{by})"
 
 
 def record(standing: Any) -> dict[str, Any]:
     """A PackStanding as plain values."""
+    candidates = ("pack", "digest", "serial", "problem")
     return {
         "model": standing.model_name,
-        "current": _entry(standing.current),
-        "before": [_entry(entry) for entry in standing.before],
-        "shadow": _entry(standing.shadow) if standing.HasField("shadow") else None,
+        "current": _values(standing.current, ENTRY),
+        "before": [_values(entry, ENTRY) for entry in standing.before],
+        "shadow": _values(standing.shadow, ENTRY) if standing.HasField("shadow") else None,
+        "shadow_counts": [
+            {
+                "current": Decision(count.current).name,
+                "candidate": Decision(count.candidate).name,
+                "images": count.images,
+            }
+            for count in standing.shadow_counts
+        ],
+        "candidates": [_values(each, candidates) for each in standing.candidates],
     }
 
 
-def _entry(entry: Any) -> dict[str, Any]:
-    names = ("pack", "digest", "serial", "submitted_by", "approved_by", "at")
-    return {name: getattr(entry, name) for name in names}
+def _values(message: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in names}

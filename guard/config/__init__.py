@@ -297,5 +297,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         if names.index(model.name) != index:
             yield f"{at}.name", f"{model.name!r} is used twice"
         yield from ((f"{at}.{key}", message) for key, message in model_problems(model))
+        if model.shadow and not gateway.packs:
+            yield f"{at}.shadow", "needs gateway.packs"
         if model.max_request_bytes and model.max_request_bytes > gateway.max_message_bytes:
             yield f"{at}.max_request_bytes", "exceeds gateway.max_message_bytes"

@@ -108,6 +108,9 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     min_serial: Annotated[
         int, Meta(ge=0, description="packs of fewer rounds of learning are refused")
     ] = 0
+    shadow: Annotated[
+        str, Meta(description="pack of `gateway.packs` that is watched beside the serving one")
+    ] = ""
     max_images: Annotated[int, Meta(ge=1, description="images in one request")] = 256
     max_pixels: Annotated[
         int,

@@ -17,7 +17,7 @@ from guard.signing.trust import Trust
 
 GATE = "gate.json"
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}\Z")
-MOST = 1000  # folders listed
+MOST = 100  # folders listed
 
 
 class Candidates:

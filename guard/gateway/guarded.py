@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,10 +28,12 @@ from guard.gateway.admission import Admission
 from guard.gateway.answers import OutputSpec, UnmaskableError
 from guard.gateway.batcher import Batcher
 from guard.gateway.catch import Catch
+from guard.gateway.examined import Examined, abandon, evidence_of, expire
 from guard.gateway.intake import SHOWN, Intake
-from guard.gateway.judge import Judge, part
+from guard.gateway.judge import Judge
 from guard.gateway.mapping import AnswerReader
 from guard.gateway.sequences import Sequences
+from guard.gateway.shadow import Shadow
 from guard.gateway.shifting import Shifting
 from guard.gateway.status import (
     AdversarialInputError,
@@ -62,19 +63,6 @@ class Served(NamedTuple):
     trailing: Metadata = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """What a run of the defence says; the verdicts too where no upstream has to be heard."""
-
-    evidence: Evidence
-    verdicts: Verdicts | None
-
-    def part(self, start: int, stop: int) -> "Examined":
-        """The same for images start to stop."""
-        verdicts = self.verdicts and part(self.verdicts, start, stop)
-        return Examined(self.evidence.slice(start, stop), verdicts)
-
-
 class GuardedModel:
     """A model that clients know by `name`, its defence, and the upstream where it has one."""
 
@@ -92,6 +80,7 @@ class GuardedModel:
         # Where the ensemble answers the upstream is one more witness, and may be missing.
         self._does_without = model.answer == "ensemble" and policy.on_error == "allow"
         self.uses, self.tally = Uses(), Tally()
+        self.shadow: Shadow | None = None
         self._uncounted: list[Verdicts] = []
         self.admission = Admission(gateway.limits.max_wait)
         self._intake = Intake(model, policy, pipeline.input_shape)
@@ -122,7 +111,7 @@ class GuardedModel:
         drawn = self._catch.draw(len(pixels)) if self._catch else None
         watching = self._sequences.begin(pixels) if self._sequences else None
         examined = self._batcher.submit(pixels)
-        late = asyncio.get_running_loop().call_later(self.model.evidence_timeout, _expire, examined)
+        late = asyncio.get_running_loop().call_later(self.model.evidence_timeout, expire, examined)
         try:
             reply, answer, spec = None, None, None
             if plan is not None and self.upstream is not None:
@@ -137,7 +126,9 @@ class GuardedModel:
             verdicts = await self._verdicts(examined, answer, len(pixels))
         finally:
             late.cancel()
-            _abandon(examined)
+            abandon(examined)
+        if self.shadow is not None:
+            self.shadow.take(evidence_of(examined), answer, verdicts)
         if self._shifting is not None:
             self._shifting.take(pixels, verdicts)
         if self._sequences is not None and watching is not None:
@@ -146,7 +137,7 @@ class GuardedModel:
         self._count_later(verdicts)
         suspects: Sequence[str] = ()
         if self._catch is not None and drawn is not None:
-            seen = _evidence(examined)
+            seen = evidence_of(examined)
             suspects = await self._catch.take(pixels, drawn, seen, verdicts, answer, metadata)
         served = self._encode(request, verdicts, wanted, plan, reply, spec, suspects)
         self.metrics.stage("encode", time.perf_counter() - start)
@@ -210,6 +201,8 @@ class GuardedModel:
         await self.uses.over()
         await self._batcher.close()
         self._intake.close()
+        if self.shadow is not None:
+            await asyncio.to_thread(self.shadow.close)
         if self._shifting is not None:
             self._shifting.close()
 
@@ -379,21 +372,3 @@ class GuardedModel:
         self._uncounted = []
         self.tally.add(verdicts.decisions)
         self.metrics.observe(verdicts, self.policy.max_false_positive_rate)
-
-
-def _expire(examined: "asyncio.Future[Examined]") -> None:
-    if not examined.done():
-        examined.set_exception(LateDefenseError("the defence did not finish in time"))
-
-
-def _evidence(examined: "asyncio.Future[Examined]") -> Evidence | None:
-    """What the defence saw, where it did not fail."""
-    if examined.cancelled() or examined.exception() is not None:
-        return None
-    return examined.result().evidence
-
-
-def _abandon(examined: "asyncio.Future[Examined]") -> None:
-    """Leave the queue; an error that nobody waits for any more is no longer news."""
-    if not examined.cancel() and not examined.cancelled():
-        examined.exception()

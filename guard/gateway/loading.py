@@ -1,11 +1,12 @@
 """How the models of a gateway come to be: at the start, and when another pack follows."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from guard import calibration, metrics
 from guard.config import Config, Gateway, Model
-from guard.errors import PackError, UnknownModelError
-from guard.gateway.candidates import Candidates
+from guard.errors import ConfigError, PackError, UnknownModelError
+from guard.gateway.candidates import Candidates, check_candidate
 from guard.gateway.catch import Catch
 from guard.gateway.embedded import OnnxUpstream
 from guard.gateway.guarded import GuardedModel
@@ -17,6 +18,14 @@ from guard.gateway.upstream import GrpcUpstream, Upstream
 from guard.pack import Pack
 from guard.pipeline import Pipeline
 from guard.signing.trust import Trust
+
+
+class Offer(NamedTuple):
+    """A pack that lies in the folder; `pack` None: it cannot even be read."""
+
+    name: str
+    pack: Pack | None
+    problem: str  # why it cannot be promoted now; "" where it can
 
 
 class Packs:
@@ -41,9 +50,13 @@ class Packs:
                 return model
         raise UnknownModelError(f"no model {name[:100]!r} here" if name else "say which model")
 
+    def known(self, model: Model) -> Standing | None:
+        """What the state says of this model, None where it says nothing. Raises PackError."""
+        return self.standings.read(model.name) if self.promotable else None
+
     def promoted(self, model: Model) -> Standing | None:
         """What was promoted for this model, None where the settings' own pack serves."""
-        standing = self.standings.read(model.name) if self.promotable else None
+        standing = self.known(model)
         return standing if standing and standing.current.pack else None
 
     def serving(self, model: Model) -> Pack:
@@ -59,6 +72,19 @@ class Packs:
         """A pack of the folder, where it is not too old. Raises PackError."""
         return self.candidates.load(name, trust=self._trust, min_serial=model.min_serial)
 
+    def offered(self, model: Model, current: Pack) -> list[Offer]:
+        """What lies in the folder, and whether it may follow the pack that serves."""
+        found = []
+        for name in self.candidates.names() if self.promotable else ():
+            pack, problem = None, ""
+            try:
+                pack = self.candidate(model, name)
+                check_candidate(pack, current)
+            except PackError as error:
+                problem = str(error)
+            found.append(Offer(name, pack, problem))
+        return found
+
     def load(self, model: Model, entry: Entry) -> Pack:
         """The pack of an entry, which must still be the one that was approved."""
         pack = self.candidate(model, entry.pack) if entry.pack else self.own(model)
@@ -73,13 +99,18 @@ class Packs:
         self, model: Model, pack: Pack, secret: bytes | None, like: Pipeline | None = None
     ) -> Pipeline:
         """A pack made ready, with the calibration that the settings name where it is for it."""
-        return Pipeline.load(
-            pack,
-            policy=self._config.policy(model),
-            calibration_file=self._calibration(model, pack),
-            secret=secret,
-            like=like,
-        )
+        try:
+            return Pipeline.load(
+                pack,
+                policy=self._config.policy(model),
+                calibration_file=self._calibration(model, pack),
+                secret=secret,
+                like=like,
+            )
+        except ConfigError as error:
+            if like is None:
+                raise
+            raise PackError(f"{pack.name}: {error}") from error
 
     def _calibration(self, model: Model, pack: Pack) -> Path | None:
         """The settings' calibration; a promoted pack brings its own, unless it was made for it."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from guard.gateway import codec, protocol
 from guard.gateway.identity import current
-from guard.gateway.promotion import Promotions
+from guard.gateway.promotion import Listed, Promotions
 from guard.gateway.protocol import Message
 from guard.gateway.recorded import recorded
 from guard.gateway.standing import Entry, Standing
@@ -31,13 +31,15 @@ class PackCalls:
 
     async def list_packs(self, data: bytes, _context: Any) -> Message:
         """How things stand, and what could follow."""
-        codec.parse(protocol.ListPacksRequest, data)
-        raise NotOfferedError("not yet")
+        request = codec.parse(protocol.ListPacksRequest, data)
+        found = await self._open().listed(request.model_name)
+        return protocol.ListPacksResponse(models=[_write_listed(each) for each in found])
 
     async def shadow_pack(self, data: bytes, _context: Any) -> Message:
         """A candidate beside what serves."""
-        codec.parse(protocol.ShadowPackRequest, data)
-        raise NotOfferedError("not yet")
+        request = codec.parse(protocol.ShadowPackRequest, data)
+        found = await self._open().shadow(current(), request.model_name, request.pack)
+        return write_standing(*found)
 
     async def promote_pack(self, data: bytes, _context: Any) -> Message:
         """A candidate in front."""
@@ -64,6 +66,16 @@ def write_standing(model: str, standing: Standing) -> Message:
         before=[_write(entry) for entry in standing.before],
         shadow=_write(standing.shadow) if standing.shadow else None,
     )
+
+
+def _write_listed(listed: Listed) -> Message:
+    message = write_standing(listed.model, listed.standing)
+    for name, pack, problem in listed.offered:
+        digest, serial = (pack.digest, pack.serial) if pack else ("", 0)
+        message.candidates.add(pack=name, digest=digest, serial=serial, problem=problem)
+    for (ours, its), images in listed.counts.items():
+        message.shadow_counts.add(current=ours, candidate=its, images=images)
+    return message
 
 
 def _write(entry: Entry) -> Message:

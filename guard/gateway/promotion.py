@@ -1,4 +1,4 @@
-"""Changing a model's pack while it serves: promote, roll back.
+"""Changing a model's pack while it serves: watch a candidate in shadow, promote it, roll back.
 
 The next pack is read, verified and made ready while the old one answers. Then one assignment puts
 it in the old one's place: whoever asks from then on asks the new one, whoever asked before is
@@ -9,9 +9,10 @@ begun goes on to its end, whether or not its caller waits for it.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from guard import metrics
 from guard.config import Model
@@ -20,14 +21,31 @@ from guard.gateway.audit.recorder import Audit
 from guard.gateway.candidates import check_candidate, check_graph
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Identity
-from guard.gateway.loading import Loading
+from guard.gateway.loading import Loading, Offer
 from guard.gateway.recorded import REFUSALS
+from guard.gateway.shadow import Shadow
 from guard.gateway.standing import Entry, Standing
 from guard.gateway.status import ForbiddenError, NotOfferedError, code_of
 from guard.metrics import Promotion
 from guard.pack import Pack
 
+Change = Literal["model.shadow", "model.promote", "model.rollback"]
+OUTCOMES: dict[Change, Promotion] = {
+    "model.shadow": "shadowed",
+    "model.promote": "promoted",
+    "model.rollback": "rolled_back",
+}
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Listed(NamedTuple):
+    """How things stand with one model; counts: by what it and its shadow decided."""
+
+    model: str
+    standing: Standing
+    offered: list[Offer]
+    counts: dict[tuple[int, int], int]
 
 
 class Promotions:
@@ -51,6 +69,33 @@ class Promotions:
         model = self._model(who, name)
         return await self._done(self._roll_back(who, model), who, model, "model.rollback")
 
+    async def shadow(self, who: Identity, name: str, pack: str) -> tuple[str, Standing]:
+        """Let a candidate score live traffic and decide nothing; "": no longer."""
+        model = self._model(who, name)
+        change = self._shadow(who, model, pack)
+        return await self._done(change, who, model, "model.shadow")
+
+    async def listed(self, name: str) -> list[Listed]:
+        """How things stand with a model, or with all of them, and what could follow."""
+        names = [name] if name else [*self._models]
+        return [await self._listed(self._packs.model(one)) for one in names]
+
+    async def start(self, model: Model) -> None:
+        """Watch what was watched before a restart, or what the settings name."""
+        if not self._packs.promotable:
+            return
+        entry = (await self.standing(model)).shadow
+        name = entry.pack if entry else model.shadow
+        if not name or name == (await self.standing(model)).current.pack:
+            return
+        try:
+            pack = await asyncio.to_thread(self._packs.candidate, model, name)
+            if entry and entry.digest != pack.digest:
+                raise PackError(f"{name} was changed since it was submitted")
+            await self._watch(model, pack)
+        except PackError as error:  # it decides nothing, so nothing has to wait for it
+            log.warning("%s: no pack in shadow: %s", model.name, error)
+
     async def close(self) -> None:
         """Let changes and farewells that are under way end."""
         while self._tasks:
@@ -72,6 +117,30 @@ class Promotions:
         check_graph(pack, self._models[model.name].pipeline.pack)
         return await self._follow(model, pack, standing, who, "model.rollback")
 
+    async def _shadow(self, who: Identity, model: Model, name: str) -> Standing:
+        standing = await self.standing(model)
+        entry = pack = None
+        if name:
+            pack = await asyncio.to_thread(self._packs.candidate, model, name)
+            check_graph(pack, self._models[model.name].pipeline.pack)
+            entry = Entry(name, pack.digest, pack.serial, who.name, "", time.time())
+        digest = entry.digest if entry else ""
+        await self._durable(who, "model.shadow", model, standing.shadowed(entry), digest)
+        await self._watch(model, pack)
+        return standing.shadowed(entry)
+
+    async def _watch(self, model: Model, pack: Pack | None) -> None:
+        """This one beside the pack that serves, None: none."""
+        here, shadow = self._models[model.name], None
+        if pack is not None:
+            check_graph(pack, here.pipeline.pack)
+            pipeline = await asyncio.to_thread(self._loading.ready, here, pack)
+            shadow = Shadow(model.name, pipeline, here.policy)
+        old, here.shadow = here.shadow, shadow
+        metrics.shadowing(model.name, *((pack.name, pack.digest) if pack else ()))
+        if old is not None:
+            await asyncio.to_thread(old.close)
+
     async def _follow(
         self, model: Model, pack: Pack, standing: Standing, who: Identity, event: str
     ) -> Standing:
@@ -80,22 +149,34 @@ class Promotions:
         pipeline = await asyncio.to_thread(self._loading.ready, old, pack)
         new = self._loading.next(old, pipeline)
         try:
-            await self._audit.act(
-                event, actor=who.name, model=model.name, pack=pack.name, digest=pack.digest,
-                serial=standing.current.serial, instead_of=old.pipeline.pack.digest,
-            )  # fmt: skip
-            await asyncio.to_thread(self._packs.standings.write, model.name, standing)
+            await self._durable(who, event, model, standing, pack.digest)
         except GuardError:
             await new.retire()
             raise
         self._models[model.name] = new
         self._begin(old.retire())
-        metrics.serving(model.name, pack.name, pack.digest, standing.current.serial)
+        metrics.serving(model.name, pack.name, pack.digest, pack.serial)
+        metrics.shadowing(model.name)
         return standing
+
+    async def _durable(
+        self, who: Identity, event: str, model: Model, standing: Standing, digest: str
+    ) -> None:
+        """On record, then in the state, before it takes effect."""
+        serves = self._models[model.name].pipeline.pack.digest
+        details = {"model": model.name, "digest": digest, "instead_of": serves}
+        await self._audit.act(event, actor=who.name, **details)
+        await asyncio.to_thread(self._packs.standings.write, model.name, standing)
+
+    async def _listed(self, model: Model) -> Listed:
+        here = self._models[model.name]
+        standing = await self.standing(model)
+        found = await asyncio.to_thread(self._packs.offered, model, here.pipeline.pack)
+        return Listed(model.name, standing, found, here.shadow.counts if here.shadow else {})
 
     async def standing(self, model: Model) -> Standing:
         """How it stands with a model: what the state says, where that is about what serves."""
-        known = await asyncio.to_thread(self._packs.standings.read, model.name)
+        known = await asyncio.to_thread(self._packs.known, model)
         pack = self._models[model.name].pipeline.pack
         if known is not None and known.current.digest == pack.digest:
             return known
@@ -111,25 +192,25 @@ class Promotions:
         return self._packs.model(name)
 
     async def _done(
-        self, change: Coroutine[Any, Any, Standing], who: Identity, model: Model, event: str
+        self, change: Coroutine[Any, Any, Standing], who: Identity, model: Model, event: Change
     ) -> tuple[str, Standing]:
         """One change, once it is its turn, counted and on record however it ends."""
 
         async def changing() -> Standing:
-            async with self._turn:
-                return await change
+            outcome: Promotion = "refused"
+            try:
+                async with self._turn:
+                    standing = await change
+                outcome = OUTCOMES[event]
+            except Exception as error:
+                if (code := code_of(error)) not in REFUSALS:
+                    self._audit.record(event, actor=who.name, outcome=code.name, model=model.name)
+                raise
+            finally:
+                metrics.PROMOTIONS.labels(model.name, outcome).inc()
+            return standing
 
-        outcome: Promotion = "promoted" if event == "model.promote" else "rolled_back"
-        try:
-            standing = await asyncio.shield(self._begin(changing()))
-        except Exception as error:
-            outcome = "refused"
-            if (code := code_of(error)) not in REFUSALS:
-                self._audit.record(event, actor=who.name, outcome=code.name, model=model.name)
-            raise
-        finally:
-            metrics.PROMOTIONS.labels(model.name, outcome).inc()
-        return model.name, standing
+        return model.name, await asyncio.shield(self._begin(changing()))
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = asyncio.get_running_loop().create_task(work)

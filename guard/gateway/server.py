@@ -140,6 +140,8 @@ async def running(config: Config, beside: Beside | None = None) -> AsyncIterator
             stack.callback(desk.close)
         promotions = Promotions(loading, models, audit)
         stack.push_async_callback(promotions.close)
+        for model in config.models:
+            await promotions.start(model)
         server, checks = build_server(servicer, authenticator, audit, desk, promotions)
         host, port = _listen(server, gateway.listen, certificates)
         pages = None
