@@ -15,7 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 TARGET = ROOT.parent / "guard" / "gateway" / "descriptors.binpb"
-FILES = ("open_inference.proto", "guard/v1/guard.proto", "google/rpc/error_details.proto")
+FILES = (
+    "open_inference.proto",
+    "guard/v1/guard.proto",
+    "guard/v1/packs.proto",
+    "google/rpc/error_details.proto",
+)
 
 
 def build(target: Path) -> None:

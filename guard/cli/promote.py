@@ -9,9 +9,10 @@ import click
 
 from guard.cli.connection import connect
 from guard.cli.suspects import at
-from guard.verdict import Decision
 
 ENTRY = ("pack", "digest", "serial", "submitted_by", "approved_by", "at")
+OFFER = ("pack", "digest", "serial", "problem")
+COUNT = ("current", "candidate", "images")
 SECONDS = 120.0  # a pack is read, verified and tried out
 
 
@@ -79,8 +80,7 @@ def _tell(standing: Any, *, as_json: bool) -> None:
     if standing.HasField("shadow"):
         click.echo(f"  in shadow: {_named(standing.shadow)}")
     for count in standing.shadow_counts:
-        pair = f"{Decision(count.current).name}, would be {Decision(count.candidate).name}"
-        click.echo(f"    {count.images} images: {pair}")
+        click.echo(f"    {count.images} images: {count.current}, would be {count.candidate}")
     for each in standing.candidates:
         click.echo(f"  {each.pack}: {each.problem or 'may be promoted'}")
 
@@ -93,21 +93,13 @@ def _named(entry: Any) -> str:
 
 def record(standing: Any) -> dict[str, Any]:
     """A PackStanding as plain values."""
-    candidates = ("pack", "digest", "serial", "problem")
     return {
         "model": standing.model_name,
         "current": _values(standing.current, ENTRY),
         "before": [_values(entry, ENTRY) for entry in standing.before],
         "shadow": _values(standing.shadow, ENTRY) if standing.HasField("shadow") else None,
-        "shadow_counts": [
-            {
-                "current": Decision(count.current).name,
-                "candidate": Decision(count.candidate).name,
-                "images": count.images,
-            }
-            for count in standing.shadow_counts
-        ],
-        "candidates": [_values(each, candidates) for each in standing.candidates],
+        "shadow_counts": [_values(each, COUNT) for each in standing.shadow_counts],
+        "candidates": [_values(each, OFFER) for each in standing.candidates],
     }
 
 

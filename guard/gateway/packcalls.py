@@ -10,6 +10,7 @@ from guard.gateway.protocol import Message
 from guard.gateway.recorded import recorded
 from guard.gateway.standing import Entry, Standing
 from guard.gateway.status import NotOfferedError
+from guard.verdict import Decision
 
 Handled = Callable[[Any, Any], Awaitable[Any]]
 
@@ -74,7 +75,8 @@ def _write_listed(listed: Listed) -> Message:
         digest, serial = (pack.digest, pack.serial) if pack else ("", 0)
         message.candidates.add(pack=name, digest=digest, serial=serial, problem=problem)
     for (ours, its), images in listed.counts.items():
-        message.shadow_counts.add(current=ours, candidate=its, images=images)
+        pair = {"current": Decision(ours).name, "candidate": Decision(its).name}
+        message.shadow_counts.add(**pair, images=images)
     return message
 
 

@@ -119,14 +119,7 @@ async def running(config: Config, beside: Beside | None = None) -> AsyncIterator
         for model in config.models:
             models[model.name] = loading.first(model)
             stack.push_async_callback(_close, models, model.name)
-        passthrough = None
-        if gateway.passthrough:
-            passthrough = GrpcUpstream(
-                gateway.passthrough,
-                model="",
-                tls=gateway.passthrough_tls,
-                max_message_bytes=gateway.max_message_bytes,
-            )
+        if (passthrough := passthrough_of(gateway)) is not None:
             stack.push_async_callback(passthrough.close)
         limiter = Limiter(gateway.limits, await counts_of(gateway.limits))
         stack.push_async_callback(limiter.close)
@@ -172,6 +165,18 @@ async def running(config: Config, beside: Beside | None = None) -> AsyncIterator
 async def _close(models: Mapping[str, GuardedModel], name: str) -> None:
     """Put away whichever serves by then."""
     await models[name].close()
+
+
+def passthrough_of(gateway: Gateway) -> GrpcUpstream | None:
+    """Who gets what names no model here, None where nobody does."""
+    if not gateway.passthrough:
+        return None
+    return GrpcUpstream(
+        gateway.passthrough,
+        model="",
+        tls=gateway.passthrough_tls,
+        max_message_bytes=gateway.max_message_bytes,
+    )
 
 
 def desk_of(kept: Kept, audit: Audit) -> Desk:
