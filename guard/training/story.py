@@ -31,8 +31,8 @@ def story(
 ) -> dict[str, Any]:
     """The manifest's `retrained`, as JSON.
 
-    new: what was learned from; selection: what it was chosen by, and the rest by reason; seen: marks of all that any round had
-    in its hands; fresh: rows made here on top.
+    new: what was learned from; selection: what it was chosen by, and the rest by reason;
+    seen: marks of all that any round had in its hands; fresh: rows made here on top.
     """
     lines = [_line(new, number) for number in range(len(new))]
     return {
