@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, structs
 
 from guard.config.drift import Drift
+from guard.config.harden import Harden
 from guard.config.queries import Queries
 from guard.verdict import Expose, Mode, OnError, OnFlag
 
@@ -61,6 +62,7 @@ class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             " empty: the order of the guarding pack"
         ),
     ] = ""
+    harden: Annotated[Harden, Meta(description="how much an answer tells")] = Harden()
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

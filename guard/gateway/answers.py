@@ -94,6 +94,12 @@ def _write(response: Message, index: int, array: Array) -> None:
     tensors.to_typed(output.contents, array, output.datatype, output.name)
 
 
+def write_output(response: Message, name: str, array: Array) -> None:
+    """Replace the numbers of the output `name`, which must be there, by others of its shape."""
+    names = [output.name for output in response.outputs]
+    _write(response, names.index(name), array)
+
+
 def upstream_probabilities(response: Message, spec: OutputSpec, count: int) -> Floats:
     """The upstream's class probabilities (N, K) in the pack's order, for `count` = N images.
 

@@ -23,12 +23,13 @@ from guard.errors import (
     UnknownModelError,
     UpstreamError,
 )
-from guard.gateway import answers, codec, ensemble, protocol
+from guard.gateway import answers, blunt, codec, ensemble, protocol
 from guard.gateway.admission import Admission
 from guard.gateway.answers import OutputSpec, UnmaskableError
 from guard.gateway.batcher import Batcher
 from guard.gateway.catch import Catch
 from guard.gateway.examined import Examined, abandon, evidence_of, expire
+from guard.gateway.identity import current
 from guard.gateway.intake import SHOWN, Intake
 from guard.gateway.judge import Judge
 from guard.gateway.mapping import AnswerReader
@@ -333,10 +334,14 @@ class GuardedModel:
         stopped = (verdicts.decisions == Decision.BLOCK) | (verdicts.decisions == Decision.ERROR)
         if stopped.all():
             raise self._refusal(verdicts, suspects)
+        harden = blunt.applying(self.model.output.harden, current())
         shown = self.policy.expose != "none"
         parameters = codec.guard_parameters(verdicts, suspects) if shown else {}
         if plan is None or reply is None or spec is None or self.model.answer == "ensemble":
             outputs = {name: ensemble.output(name, verdicts, stopped) for name in wanted}
+            if harden is not None and "probabilities" in outputs:
+                told = blunt.blunt(harden, outputs["probabilities"])
+                outputs["probabilities"] = told.astype(np.float32)
             response = codec.build_response(
                 request, outputs, parameters=parameters, model_version=ensemble.VERSION
             )
@@ -347,6 +352,8 @@ class GuardedModel:
             answers.mask_rows(response, stopped)
         except UnmaskableError as error:
             raise self._refusal(verdicts, suspects) from error
+        if harden is not None:
+            blunt.blunt_response(harden, response, spec)
         outputs = codec.guard_outputs(verdicts, plan.guard_outputs)
         answers.finish_response(
             response, plan, outputs=outputs, parameters=parameters, model_name=self.name
