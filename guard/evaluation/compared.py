@@ -2,10 +2,11 @@
 
 Everything is paired: a row of the comparison counts pictures that only one of the two gets right.
 Under "equally good" either is as likely to be the one, so the sign test on those pictures, which is
-McNemar's exact one (1947), says how often an equal candidate would look this bad.
+McNemar's exact one (1947), says how often an equal candidate would look this bad. Versions of one
+picture fall together: they count once, for the side that gets more of them right.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,8 @@ class Row:
     candidate: float
     lost: int  # pictures that only the current one gets right
     won: int  # pictures that only the candidate gets right
+    worse: int  # the same, versions of one picture counted once
+    better: int
     tolerance: float  # a share: it may lose that much
     level: float  # it must be this unlikely for equals; 1: the tolerance alone decides
 
@@ -47,17 +50,22 @@ class Row:
     @property
     def chance(self) -> float:
         """How likely equals are to look at least this bad (one-sided, exact)."""
-        return float(binom.sf(self.lost - 1, self.lost + self.won, 0.5))
+        return float(binom.sf(self.worse - 1, self.worse + self.better, 0.5))
 
     @property
     def luck(self) -> float:
         """How likely equals are to look at least this good."""
-        return float(binom.sf(self.won - 1, self.lost + self.won, 0.5))
+        return float(binom.sf(self.better - 1, self.worse + self.better, 0.5))
 
     @property
     def refused(self) -> bool:
         """Worse by more than the tolerance, and more than chance explains."""
         return self.loss > self.tolerance + 1e-12 and self.chance <= self.level
+
+    @property
+    def blind(self) -> bool:
+        """So few pictures that nothing could refuse it."""
+        return self.images < fewest(self.level)
 
     @property
     def what(self) -> str:
@@ -88,6 +96,7 @@ class Pair:
     current: Flags  # (R,)
     candidate: Flags  # (R,)
     good: Flags  # (R,), a flag is right here
+    picture: NDArray[np.int64] | None = None  # (R,), the same for versions of one; None: all apart
     # (2, R): the current one's flags where its threshold moves by a standard deviation of what its
     # calibration pictures can be blamed for; none where they are too many to matter.
     moved: Flags | None = None
@@ -95,7 +104,18 @@ class Pair:
     def on(self, chosen: Flags) -> "Pair":
         """Some of the pictures, by a mask (R,)."""
         moved = None if self.moved is None else self.moved[:, chosen]
-        return Pair(self.current[chosen], self.candidate[chosen], self.good[chosen], moved)
+        picture = None if self.picture is None else self.picture[chosen]
+        good = self.good[chosen]
+        return Pair(self.current[chosen], self.candidate[chosen], good, picture, moved)
+
+    @property
+    def changed(self) -> tuple[int, int]:
+        """How many pictures the candidate is worse and better on, versions counted once."""
+        net = (self.current == self.good).astype(np.int64) - (self.candidate == self.good)
+        if self.picture is not None:
+            _, number = np.unique(self.picture, return_inverse=True)
+            net = np.bincount(number, net)
+        return int((net > 0).sum()), int((net < 0).sum())
 
     @property
     def slack(self) -> float:
@@ -117,6 +137,7 @@ class Pair:
             *(part, name, head, budget, count, bool(self.good.all())),
             *(float(self.current.mean()), float(self.candidate.mean())),
             *(int((before & ~after).sum()), int((~before & after).sum())),
+            *self.changed,
             tolerance=allowed + self.slack,
             level=1.0 if strict else level,
         )
@@ -125,6 +146,19 @@ class Pair:
 def fewest(level: float) -> int:
     """How many lost pictures, and none won, are the fewest that equals hardly ever show."""
     return int(np.ceil(-np.log2(level)))
+
+
+def shared(changed: Sequence[int], level: float = LEVEL) -> float:
+    """The level of each of several rows, so that equals are refused by any with `level` at most.
+
+    changed: pictures by row that only one side gets right. A row in which too few changed cannot be
+    refused whatever happened, so it takes no part (Tarone 1990, "A modified Bonferroni method for
+    discrete data").
+    """
+    parts = 1
+    while sum(count >= fewest(level / parts) for count in changed) > parts:
+        parts += 1
+    return level / parts
 
 
 def lines(
@@ -136,9 +170,8 @@ def lines(
     *,
     tolerance: float,
 ) -> Iterator[Row]:
-    """A row for every mask (R,) that chooses any pictures; their level is shared among them."""
-    some = {name: mask for name, mask in masks.items() if mask.any()}
-    for name, mask in some.items():
-        yield pair.on(mask).row(
-            part, name, head, budget, tolerance=tolerance, level=LEVEL / len(some)
-        )
+    """A row for every mask (R,) that chooses any pictures; the small ones share their level."""
+    some = {name: pair.on(mask) for name, mask in masks.items() if mask.any()}
+    level = shared([sum(one.changed) for one in some.values() if len(one.good) < ENOUGH])
+    for name, one in some.items():
+        yield one.row(part, name, head, budget, tolerance=tolerance, level=level)

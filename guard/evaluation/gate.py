@@ -16,7 +16,7 @@ from torch import Tensor
 
 from guard.calibration import Calibration
 from guard.errors import InputError
-from guard.evaluation.compared import ADAPTIVE, HEADS, LEVEL, Flags, Pair, Row, lines
+from guard.evaluation.compared import ADAPTIVE, HEADS, Flags, Pair, Row, lines, shared
 from guard.rows import Rows
 
 BUDGETS = (0.05, 0.01)
@@ -151,6 +151,7 @@ def compare(
                     ~(before[head] > budget),
                     ~(after[head] > budget),
                     found.suspicious,
+                    pictures(found),
                     _moved(current.calibrations[head], before[head], budget),
                 )
                 if part == "hold-out":
@@ -165,6 +166,24 @@ def compare(
     ]
     rows += _adaptive(adaptive, tolerance)
     return GateReport(tuple(rows), tuple(wrong), against, judged or {}, tolerance)
+
+
+def pictures(rows: Rows) -> NDArray[np.int64]:
+    """Which rows (R,) show one picture: a hold-out's corruptions are of its first clean pictures.
+
+    Which pictures its attacks are of is not known: they count as apart.
+    """
+    found = np.arange(len(rows), dtype=np.int64) + len(rows)
+    kinds = _kinds(rows)
+    clean = np.flatnonzero(kinds.get("clean", np.zeros(len(rows), bool)))
+    for mask in kinds.values():
+        chosen = np.flatnonzero(mask)
+        first = clean[: len(chosen)]
+        if not rows.suspicious[chosen].any() and np.array_equal(
+            rows.label[chosen], rows.label[first]
+        ):
+            found[chosen] = first
+    return found
 
 
 def _fits(current: Side, candidate: Side, rows: Rows) -> None:
@@ -219,9 +238,9 @@ def _reviewed(
 
 def _adaptive(struck: Sequence[Struck], tolerance: float) -> Iterator[Row]:
     some = [one for one in struck if len(one.current)]
-    for one in some:
-        pair = Pair(one.current, one.candidate, np.zeros(len(one.current), bool))
-        level = LEVEL / len(some)
+    pairs = [Pair(s.current, s.candidate, np.zeros(len(s.current), bool)) for s in some]
+    level = shared([sum(pair.changed) for pair in pairs])
+    for one, pair in zip(some, pairs, strict=True):
         yield pair.row(ADAPTIVE, one.name, one.head, one.budget, tolerance=tolerance, level=level)
 
 

@@ -27,7 +27,7 @@ from guard.evaluation.gatereport import (
 
 STYLE = "gatepage.css"
 WIDTH, HEIGHT, EDGE = 132, 18, 7  # of a cell's drawing, px
-KINDS = ("refused", "worse", "same", "better")
+KINDS = ("refused", "worse", "same", "better", "unseen")
 STEP = 0.05  # scales end at a multiple of it
 
 
@@ -50,9 +50,11 @@ def scale(rows: Sequence[Row]) -> float:
 
 
 def verdict(row: Row) -> str:
-    """refused, worse, better or same: how a cell is coloured. What may be chance is the same."""
+    """How a cell is coloured. What may be chance is the same; unseen is too few to tell."""
     if row.refused:
         return "refused"
+    if row.blind:
+        return "unseen"
     if min(row.chance, row.luck) > LEVEL:
         return "same"
     return "better" if row.won > row.lost else "worse"

@@ -25,16 +25,19 @@ def outcome(report: GateReport) -> str:
         return f"Refused: {count} of {total} rows are worse beyond tolerance."
     if not report.rows:
         return "Refused: there is nothing to compare."
-    return f"Passed: none of {len(report.rows)} rows is worse beyond tolerance."
+    blind = sum(row.blind for row in report.rows)
+    unseen = f" {blind} have too few pictures to tell." if blind else ""
+    return f"Passed: none of {len(report.rows)} rows is worse beyond tolerance.{unseen}"
 
 
 def rule(report: GateReport) -> str:
     """How a row is judged."""
     return (
-        f"Same pictures on both sides. A row may lose {100 * report.tolerance:g} point; with fewer "
-        f"than {ENOUGH} pictures it is refused only for a loss that equals show by chance "
-        f"(McNemar, exact, {100 * LEVEL:g}% a table), which widens its tolerance; where few "
-        "calibration pictures lie above a threshold, what that threshold may be off by is added."
+        f"Same pictures on both sides. A row may lose {100 * report.tolerance:g} of a hundred; one "
+        f"with fewer than {ENOUGH} pictures is refused only for a loss that equals hardly ever "
+        f"show (McNemar, exact; {100 * LEVEL:g}% for a column of a table), which widens its "
+        "tolerance; where few calibration pictures lie above a threshold, what that threshold may "
+        "be off by is added."
     )
 
 

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 
 from guard.calibration import Calibration
 from guard.errors import InputError
-from guard.evaluation.compared import ADAPTIVE, ENOUGH, Pair
-from guard.evaluation.gate import GateReport, Side, Struck, compare
+from guard.evaluation.compared import ADAPTIVE, ENOUGH, Pair, lines
+from guard.evaluation.gate import GateReport, Side, Struck, compare, pictures
 from guard.rows import Rows, joined
 from tests.evaluation.gates import ATTACKS, BENIGN, CLASSES, COLUMNS, Toy, broken, holdout, side
 
@@ -127,6 +127,54 @@ def test_chance_is_mcnemars(lost: int, won: int, both: int) -> None:
         assert row.luck == pytest.approx(again)
     else:
         assert row.chance == row.luck == 1.0
+
+
+def test_many_small_rows_refuse_equals_no_more_often() -> None:
+    """Forty rows that share a level refuse equals in a twentieth of the cases at most."""
+    random, hits = np.random.default_rng(5), 0
+    for _ in range(300):
+        before, after = random.random((2, 40 * 30)) < 0.7
+        masks = {str(n): np.arange(40 * 30) // 30 == n for n in range(40)}
+        pair = Pair(before, after, np.ones(40 * 30, bool))
+        hits += any(r.refused for r in lines("p", pair, masks, "alone", 0.05, tolerance=0.0))
+    assert hits <= 0.05 * 300
+
+
+def test_one_small_row_among_many_still_tells() -> None:
+    """Of forty classes with twenty attacks each, one that loses a third is refused, and only it."""
+    flags = np.ones(800, bool)
+    masks = {str(n): np.arange(800) // 20 == n for n in range(40)}
+    after = ~((np.arange(800) // 20 == 7) & (np.arange(800) % 3 == 0))
+    rows = list(lines("p", Pair(flags, after, flags), masks, "alone", 0.05, tolerance=0.01))
+    assert [row.name for row in rows if row.refused] == ["7"]
+    blind = {str(n): np.arange(800) == n for n in range(40)}
+    seen = list(lines("p", Pair(flags, after, flags), blind, "alone", 0.05, tolerance=0.01))
+    assert all(row.blind and not row.refused for row in seen)
+
+
+def test_versions_of_one_picture_count_once() -> None:
+    """Twelve lost versions of two pictures are two pictures, and no proof."""
+    flags = np.ones(60, bool)
+    after, picture = np.arange(60) >= 12, np.arange(60) // 6
+    level = 0.05
+    together = Pair(flags, after, flags, picture).row(
+        "p", "n", "alone", 0.05, tolerance=0.01, level=level
+    )
+    apart = Pair(flags, after, flags).row("p", "n", "alone", 0.05, tolerance=0.01, level=level)
+    assert (together.lost, together.worse, together.refused) == (12, 2, False)
+    assert (apart.lost, apart.worse, apart.refused) == (12, 12, True)
+
+
+def test_corruptions_are_versions_of_the_first_clean_pictures() -> None:
+    """Benign rows with the labels of the first clean ones share their pictures; attacks do not."""
+    found = pictures(ROWS)
+    clean, blur = (np.flatnonzero(ROWS.kind == ROWS.kinds.index(k)) for k in ("clean", "blur"))
+    assert np.array_equal(found[blur], found[clean[: len(blur)]])
+    attacks = found[ROWS.suspicious]
+    assert len(set(attacks.tolist())) == len(attacks)
+    assert not set(attacks.tolist()) & set(found[clean].tolist())
+    other = ROWS.subset(np.concatenate([clean, blur[1:]]))
+    assert len(set(pictures(other).tolist())) == len(other)
 
 
 @settings(max_examples=40)
