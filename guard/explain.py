@@ -1,6 +1,7 @@
 """What `guard check` says about a config: who may do what, the chain, its price, its failures."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from guard.gateway import permissions
 from guard.gateway.audit.keys import load_keys
 from guard.gateway.keeping import opener
 from guard.gateway.limits import Allowance, allowance_of
+from guard.gateway.loading import Packs
 from guard.gateway.server import authenticator_of
+from guard.gateway.standing import Entry
 from guard.gateway.tls import expired, watched_certificates
 from guard.pipeline import Pipeline
+from guard.signing.keys import home
 from guard.verdict import Policy
 
 
@@ -140,6 +144,36 @@ def explain_console(config: Config) -> Iterator[str]:
     ways = [f"names and passwords in {console.users_file}"] if console.users_file else []
     ways += ["the gateway's tokens"] if config.gateway.identity.tokens.keys else []
     yield f"  log-in: {' or '.join(ways)}, for {console.session_hours:g} hours"
+
+
+def explain_packs(config: Config) -> Iterator[str]:
+    """Lines about who vouches for packs, and what was promoted; PackError where that is no more."""
+    gateway = config.gateway
+    vouch = ", ".join(gateway.trust) or f"the keys in {home() / 'trust'}"
+    yield f"packs: trusted where this version pins them, or signed by {vouch}"
+    if not gateway.packs:
+        yield "  promoted while serving: none may be (gateway.packs)"
+        return
+    yield f"  promoted while serving: those in {gateway.packs}; what is, in {gateway.state}"
+    packs = Packs(config)
+    for model in config.models:
+        standing = packs.known(model)
+        if standing is None:
+            yield f"  {model.name}: never was"
+            continue
+        yield f"  {model.name}: {_standing(standing.current)}"
+        if standing.before:
+            yield f"    before: {_standing(standing.before[-1])}"
+        if standing.shadow:
+            yield f"    in shadow: {standing.shadow.pack}, from {standing.shadow.submitted_by}"
+
+
+def _standing(entry: Entry) -> str:
+    if not entry.pack:
+        return f"the settings' own pack ({entry.digest[:19]})"
+    when = f"{datetime.fromtimestamp(entry.at, UTC):%Y-%m-%d %H:%M} UTC"
+    by = f"submitted by {entry.submitted_by}, approved by {entry.approved_by} on {when}"
+    return f"{entry.pack}, serial {entry.serial} ({entry.digest[:19]}), {by}"
 
 
 def _suspect_keys(config: Config) -> str:

@@ -53,6 +53,7 @@ def check(config: Path, offline: bool) -> None:
         explain_audit,
         explain_console,
         explain_limits,
+        explain_packs,
         explain_release,
         explain_suspects,
     )
@@ -67,6 +68,7 @@ def check(config: Path, offline: bool) -> None:
         *explain_audit(gateway.audit),
         *explain_suspects(settings),
         *explain_console(settings),
+        *explain_packs(settings),
     ):
         click.echo(line)
     for model in settings.models:
@@ -144,7 +146,7 @@ def _replay(config: Path, suspect_id: str, *, as_json: bool) -> None:
     chosen = [model for model in settings.models if model.name == suspect.model]
     if not chosen:
         raise ConfigError(f"{config} has no model {suspect.model!r}", key="models.name")
-    pipeline = _pipeline(settings, chosen[0])
+    pipeline = _pipeline(settings, chosen[0], digest=suspect.pack)
     again = replay(suspect, pipeline)
     name = pipeline.classes[again.verdict.label]
     if as_json:
@@ -236,10 +238,11 @@ def calibrate(
         pipeline = _pipeline(settings, model, calibrated=False)
         about = {"data": f"{data} {split or ''}".strip(), "upstream": model.upstream or "none"}
         with _asker(asking, settings, model, pipeline) as ask:
-            entries = fit(pipeline, images, ask=ask, about=about, log=note)
+            kept: list[Any] = []
+            entries = fit(pipeline, images, ask=ask, about=about, log=note, keep=kept.append)
         path = (out or config.parent) / f"{model.name}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, entries)
+        write(path, entries, kept[0])
         click.echo(f"{path}: {len(images)} pictures; set `calibration = {str(path)!r}`")
 
 
@@ -266,17 +269,14 @@ def _config(
     return load_config(config)
 
 
-def _pipeline(config: Config, model: Any, *, calibrated: bool = True) -> Any:
+def _pipeline(config: Config, model: Any, *, calibrated: bool = True, digest: str = "") -> Any:
+    """The pack that serves, or served when it had this digest, made ready."""
+    from guard.gateway.loading import Packs
     from guard.gateway.server import read_secret
-    from guard.pipeline import Pipeline
 
-    path = Path(model.calibration) if calibrated and model.calibration else None
-    return Pipeline.load(
-        model.pack,
-        policy=config.policy(model),
-        calibration_file=path,
-        secret=read_secret(config.gateway),
-    )
+    packs, secret = Packs(config), read_secret(config.gateway)
+    pack = packs.of(model, digest) if digest else packs.serving(model)
+    return packs.pipeline(model, pack, secret, calibrated=calibrated)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from guard.config import Config
 from guard.config.audit import audit_beside
@@ -17,6 +16,7 @@ from guard.errors import ConfigError
 from guard.gateway import release
 from guard.gateway.audit.recorder import open_audit
 from guard.gateway.keeping import opener
+from guard.gateway.loading import Packs
 from guard.gateway.server import authenticator_of, read_secret
 from guard.pipeline import Pipeline
 from guard.suspects.late import LateStore
@@ -46,13 +46,7 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> None:
 
 
 def _pipelines(config: Config) -> dict[str, Pipeline]:
-    secret = read_secret(config.gateway)
+    packs, secret = Packs(config), read_secret(config.gateway)
     return {
-        model.name: Pipeline.load(
-            model.pack,
-            policy=config.policy(model),
-            calibration_file=Path(model.calibration) if model.calibration else None,
-            secret=secret,
-        )
-        for model in config.models
+        model.name: packs.pipeline(model, packs.serving(model), secret) for model in config.models
     }

@@ -95,15 +95,33 @@ class Packs:
             )
         return pack
 
+    def of(self, model: Model, digest: str) -> Pack:
+        """The pack that had this digest, where it is still here; else the one that serves."""
+        serving = self.serving(model)
+        if serving.digest == digest or not self.promotable:
+            return serving
+        offers = [offer.pack for offer in self.offered(model, serving)]
+        there = [pack for pack in (*offers, self.own(model)) if pack and pack.digest == digest]
+        return there[0] if there else serving
+
     def pipeline(
-        self, model: Model, pack: Pack, secret: bytes | None, like: Pipeline | None = None
+        self,
+        model: Model,
+        pack: Pack,
+        secret: bytes | None,
+        *,
+        like: Pipeline | None = None,
+        calibrated: bool = True,
     ) -> Pipeline:
-        """A pack made ready, with the calibration that the settings name where it is for it."""
+        """A pack made ready, with the calibration that the settings name where it is for it.
+
+        like: a pipeline whose graph it may share. calibrated False: with its own calibration.
+        """
         try:
             return Pipeline.load(
                 pack,
                 policy=self._config.policy(model),
-                calibration_file=self._calibration(model, pack),
+                calibration_file=self._calibration(model, pack) if calibrated else None,
                 secret=secret,
                 like=like,
             )
@@ -151,7 +169,7 @@ class Loading:
 
     def ready(self, old: GuardedModel, pack: Pack) -> Pipeline:
         """A pack made ready to follow an old one, whose graph it shares. Raises PackError."""
-        return self.packs.pipeline(old.model, pack, self._secret, old.pipeline)
+        return self.packs.pipeline(old.model, pack, self._secret, like=old.pipeline)
 
     def next(self, old: GuardedModel, pipeline: Pipeline) -> GuardedModel:
         """The same model behind another pack; upstream, memory of queries and counts go along."""
