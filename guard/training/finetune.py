@@ -122,10 +122,11 @@ def _learn(heads: Heads, rows: Batch, leash: Leash, *, steps: int, seed: int) ->
     """Rows are drawn by their weight, with replacement."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(heads.parameters(), RATE, weight_decay=0)
+    count = min(BATCH, len(rows.weight))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - step / steps)
-        drawn = rows[torch.multinomial(rows.weight, BATCH, replacement=True, generator=generator)]
+        drawn = rows[torch.multinomial(rows.weight, count, replacement=True, generator=generator)]
         loss = losses(heads(drawn.features), drawn).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from guard.rows import Rows
 from guard.training.finetune import row_weights
 from guard.training.reviewed import Reviewed
 
-FOLDS, TREES, LEAF = 5, 100, 3
+FOLDS, TREES, LEAF = 5, 60, 3
 TRUSTED = 4000  # of the old rows, at most
 SHARE = 0.2  # of the weight of each class, reviewed rows
 
