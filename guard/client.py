@@ -98,6 +98,11 @@ class Answer:
         return self.outputs.get("guard_scores")
 
     @property
+    def pack(self) -> str:
+        """Digest of the pack that judged, "" where the gateway does not promote or does not say."""
+        return str(self.parameters.get("guard_pack", ""))
+
+    @property
     def substituted(self) -> bool:
         """Whether the robust ensemble answered for at least one image."""
         return bool(self.parameters.get("guard_substituted", False))

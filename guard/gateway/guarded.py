@@ -82,6 +82,7 @@ class GuardedModel:
         self._does_without = model.answer == "ensemble" and policy.on_error == "allow"
         self.uses, self.tally = Uses(), Tally()
         self.shadow: Shadow | None = None
+        self._tells_pack = policy.expose == "full" and bool(gateway.packs)
         self._uncounted: list[Verdicts] = []
         self.admission = Admission(gateway.limits.max_wait)
         self._intake = Intake(model, policy, pipeline.input_shape)
@@ -337,6 +338,8 @@ class GuardedModel:
         harden = blunt.applying(self.model.output.harden, current())
         shown = self.policy.expose != "none"
         parameters = codec.guard_parameters(verdicts, suspects) if shown else {}
+        if self._tells_pack:
+            parameters["guard_pack"] = self.pipeline.pack.digest
         if plan is None or reply is None or spec is None or self.model.answer == "ensemble":
             outputs = {name: ensemble.output(name, verdicts, stopped) for name in wanted}
             if harden is not None and "probabilities" in outputs:

@@ -13,7 +13,6 @@ import onnx
 from onnx import TensorProto, helper
 
 from guard import calibration
-from guard.onnx import Session
 from guard.pack import Pack, sign_pack, write_manifest
 
 
@@ -22,12 +21,13 @@ def make_child(
     folder: Path,
     *,
     factor: float = 2.0,
+    stricter: float = 1.0,
     gate: Mapping[str, Any] | None = None,
     **manifest: Any,
 ) -> Path:
     """A candidate whose scores are `factor` times its parent's, and its calibration with them.
 
-    gate: what its report says beyond that it passed, None in a value: without it.
+    stricter: what its calibration is divided by. gate: what its report says beyond that it passed.
     """
     old = Pack.load(parent)
     shutil.copytree(parent, folder)
@@ -35,7 +35,7 @@ def make_child(
     (folder / "detector.onnx").write_bytes(detector)
     entries = calibration.load(old.files["calibration.npz"])
     scaled = {
-        key: replace(entry, scores=(entry.scores * np.float32(factor)))
+        key: replace(entry, scores=(entry.scores * np.float32(factor / stricter)))
         for key, entry in entries.items()
     }
     (folder / "calibration.npz").write_bytes(calibration.dump(scaled))
@@ -57,20 +57,11 @@ def make_child(
 def _scaled(detector: bytes, factor: float) -> bytes:
     """The same graph with its outputs multiplied."""
     model = onnx.load_from_string(detector)
-    names = [output.name for output in model.graph.output]
+    names, by = [output.name for output in model.graph.output], f"by{len(model.graph.node)}"
+    inner = {name: f"{name}_{by}" for name in names}
     for node in model.graph.node:
-        node.output[:] = [f"{name}_once" if name in names else name for name in node.output]
-    model.graph.initializer.append(helper.make_tensor("by", TensorProto.FLOAT, [], [factor]))
+        node.output[:] = [inner.get(name, name) for name in node.output]
+    model.graph.initializer.append(helper.make_tensor(by, TensorProto.FLOAT, [], [factor]))
     for name in names:
-        model.graph.node.append(helper.make_node("Mul", [f"{name}_once", "by"], [name]))
+        model.graph.node.append(helper.make_node("Mul", [inner[name], by], [name]))
     return bytes(model.SerializeToString())
-
-
-def scores(folder: Path, evidence: float) -> Any:
-    """What a child's detector says of one stripe score, alone."""
-    feeds = {
-        "evidence": np.full((1, 1), evidence, np.float32),
-        "probabilities": np.full((1, 3), 1 / 3, np.float32),
-        "upstream": np.eye(3, dtype=np.float32)[:1],
-    }
-    return Session(folder / "detector.onnx").run(feeds, ("scores_alone",))["scores_alone"]
