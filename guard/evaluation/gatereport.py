@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from guard.evaluation.card import percent, table
 from guard.evaluation.compared import ENOUGH, LEVEL, Row
-from guard.evaluation.gate import CLASS_ALARMS, CLASS_TPR, GateReport
+from guard.evaluation.gate import ALL, ATTACKS, CLASS_ALARMS, CLASS_TPR, TIMES, GateReport
 
 Column = tuple[str, float]  # head and budget
 BY_CLASS = (CLASS_ALARMS, CLASS_TPR)
@@ -32,12 +32,13 @@ def outcome(report: GateReport) -> str:
 
 def rule(report: GateReport) -> str:
     """How a row is judged."""
+    points = [100 * report.tolerance * TIMES[part] for part in (ALL, ATTACKS, CLASS_TPR)]
     return (
-        f"Same pictures on both sides. A row may lose {100 * report.tolerance:g} of a hundred; one "
-        f"with fewer than {ENOUGH} pictures is refused only for a loss that equals hardly ever "
-        f"show (McNemar, exact; {100 * LEVEL:g}% for a column of a table), which widens its "
-        "tolerance; where few calibration pictures lie above a threshold, what that threshold may "
-        "be off by is added."
+        f"Same pictures on both sides. All together may lose {points[0]:g} of a hundred, a single "
+        f"attack or corruption {points[1]:g}, a single class {points[2]:g}. A row with fewer than "
+        f"{ENOUGH} pictures is refused only for what equals hardly ever show (McNemar, exact; "
+        f"{100 * LEVEL:g}% for a column of a table). Where few calibration pictures lie above a "
+        "threshold, what that threshold may be off by is added."
     )
 
 

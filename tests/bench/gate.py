@@ -25,7 +25,19 @@ from guard.defenses.detector import Detector
 from guard.defenses.load import load_detector
 from guard.evaluation.admission import tables
 from guard.evaluation.compared import LEVEL, Pair
-from guard.evaluation.gate import BUDGETS, TOLERANCE, GateReport, Side, compare
+from guard.evaluation.gate import (
+    ALL,
+    ATTACKS,
+    BUDGETS,
+    CLASS_ALARMS,
+    CLASS_TPR,
+    CORRUPTED,
+    TIMES,
+    TOLERANCE,
+    GateReport,
+    Side,
+    compare,
+)
 from guard.pack import Pack
 from guard.rows import Rows
 from guard.training.build import calibrate
@@ -93,15 +105,16 @@ def seen(pack: Pack, draws: int, *, budget: float = 0.05) -> dict[str, Any]:
     kinds = {name: rows.kind == n for n, name in enumerate(rows.kinds)}
     classes = {f"class {k}": rows.label == k for k in np.unique(rows.label[rows.label >= 0])}
     parts = {
-        "benign kinds": {n: m for n, m in kinds.items() if (m & benign).any()},
-        "attacks": {n: m for n, m in kinds.items() if (m & ~benign).any()},
-        "benign, by class": {n: m & benign for n, m in classes.items()},
-        "attacks, by class": {n: m & ~benign for n, m in classes.items() if (m & ~benign).any()},
+        ALL: {"attacks": ~benign, "clean": kinds.pop("clean")},
+        CORRUPTED: {n: m for n, m in kinds.items() if (m & benign).any()},
+        ATTACKS: {n: m for n, m in kinds.items() if (m & ~benign).any()},
+        CLASS_ALARMS: {n: m & benign for n, m in classes.items()},
+        CLASS_TPR: {n: m & ~benign for n, m in classes.items() if (m & ~benign).any()},
     }
     found = {}
     for part, masks in parts.items():
         least = [
-            smallest(flags[mask], rows.suspicious[mask], LEVEL / TESTED, draws)
+            smallest(flags[mask], rows.suspicious[mask], TIMES[part] * TOLERANCE, draws)
             for mask in masks.values()
         ]
         known = [x for x in least if x is not None]
@@ -114,7 +127,7 @@ def seen(pack: Pack, draws: int, *, budget: float = 0.05) -> dict[str, Any]:
     return found
 
 
-def smallest(flags: Any, good: Any, level: float, draws: int) -> float | None:
+def smallest(flags: Any, good: Any, tolerance: float, draws: int) -> float | None:
     """The smallest loss on the grid that is refused every time; None where none is."""
     right = np.flatnonzero(flags == good)
     for loss in GRID:
@@ -131,7 +144,7 @@ def smallest(flags: Any, good: Any, level: float, draws: int) -> float | None:
             other = flags.copy()
             other[lost], other[won] = ~other[lost], ~other[won]
             row = Pair(flags, other, good).row(
-                "", "", "upstream", 0.05, tolerance=TOLERANCE, level=level
+                "", "", "upstream", 0.05, tolerance=tolerance, level=LEVEL / TESTED
             )
             hits += row.refused
         if hits == draws:

@@ -109,6 +109,7 @@ def test_few_pictures_need_more_than_chance() -> None:
     assert "100.0 -> 91.0 of 100" in str(worse)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 20))
 def test_chance_is_mcnemars(lost: int, won: int, both: int) -> None:
     """The exact one-sided McNemar test of scipy, and losses are what was lost less what was won."""
@@ -177,7 +178,7 @@ def test_corruptions_are_versions_of_the_first_clean_pictures() -> None:
     assert len(set(pictures(other).tolist())) == len(other)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(20, ENOUGH - 1), st.floats(0.02, 0.5))
 def test_equals_are_hardly_ever_refused(seed: int, count: int, change: float) -> None:
     """Pictures that change hands by a fair coin refuse a row less often than its level says."""
