@@ -14,8 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from guard.archive import check_archive
 from guard.durable import write_whole
 from guard.errors import PackError
+from guard.onnxgate import check_graph
 from guard.signing import bundle, strict
 from guard.signing.bundle import SIGNATURE
 from guard.signing.folder import read_folder
@@ -82,6 +84,7 @@ class Pack:
         if check_pin and not shipped:
             _no_impostor(folder, manifest)
         held = {name: files[name] for name, _ in _entries(manifest)}
+        _check_contents(folder, held)
         pack = cls(folder, manifest, held, digest, shipped, signer)
         if pack.serial < min_serial:
             raise PackError(
@@ -296,6 +299,20 @@ def _fit(folder: Path, manifest: Mapping[str, Any], digests: Mapping[str, str]) 
     extra = sorted(set(digests) - {MANIFEST, SIGNATURE, *listed})
     if extra:
         raise PackError(f"{folder}: {extra[0]} is not in the manifest")
+
+
+def _check_contents(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Each kind of file holds what it may, before anything else reads it."""
+    for name, data in files.items():
+        if name.endswith(".onnx"):
+            check_graph(data, str(folder / name))
+        elif name.endswith(".npz"):
+            check_archive(data, str(folder / name))
+        elif name.endswith(".json"):
+            try:
+                strict.parse(data)
+            except ValueError as error:
+                raise PackError(f"{folder / name} is malformed: {error}") from error
 
 
 def _no_impostor(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -78,6 +79,8 @@ def folder(
     folder.mkdir()
     for name in REQUIRED:
         (folder / name).write_bytes(b"")
+    for name in ("calibration.npz", "golden.npz"):
+        np.savez(folder / name)
     export_evidence(graph, folder / "evidence.onnx", shape=SHAPE)
     export_detector(detector, folder / "detector.onnx", classes=CLASSES)
     manifest = {

@@ -1,0 +1,63 @@
+"""What a NumPy archive (.npz) may hold: plain numbers, of the size that it says, and not too many.
+
+Nothing is unpacked and nothing unpickled to find out: only the list of the archive and the header
+of each array are read.
+"""
+
+import io
+import math
+import zipfile
+from typing import IO
+
+import numpy as np
+
+from guard.errors import PackError
+
+MAX_BYTES = 256 << 20  # unpacked
+MAX_MEMBERS = 64
+KINDS = "biufSU"  # numbers, truth values, text of fixed width
+
+
+def check_archive(data: bytes, name: str) -> None:
+    """Refuse anything but plain arrays; PackError that names the file and the reason."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            _check_list(members)
+            for member in members:
+                with archive.open(member) as file:
+                    _check_header(file, member)
+    except PackError as error:
+        raise PackError(f"{name} {error}") from error
+    except Exception as error:  # zipfile and numpy raise nearly anything on a broken file
+        raise PackError(f"{name} is no archive of arrays: {error}") from error
+
+
+def _check_list(members: list[zipfile.ZipInfo]) -> None:
+    names = [member.filename for member in members]
+    if len(names) > MAX_MEMBERS:
+        raise PackError(f"holds {len(names)} arrays, more than {MAX_MEMBERS}")
+    if len({name.casefold() for name in names}) != len(names):
+        raise PackError("names two arrays alike")
+    total = sum(member.file_size for member in members)
+    if total > MAX_BYTES:
+        raise PackError(f"unpacks to {total} bytes, more than {MAX_BYTES}")
+    for member in members:
+        if not member.filename.endswith(".npy") or "/" in member.filename:
+            raise PackError(f"holds {member.filename!r}, which is no array")
+
+
+def _check_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(np.lib.format.read_magic(file))
+    if read is None:
+        raise PackError(f"holds {member.filename!r} in a format that guard does not write")
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise PackError(f"holds Python objects in {member.filename!r}; nothing is unpickled")
+    if dtype.kind not in KINDS:
+        raise PackError(f"holds {dtype} in {member.filename!r}")
+    if file.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+        raise PackError(f"holds {member.filename!r}, which is not as long as it says")
