@@ -6,7 +6,7 @@ counted per request, not per image: counting may cost the request nothing that m
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -39,6 +39,7 @@ Loss = Literal["queue", "write", "late", "export"]
 Why = Literal["flagged", "blocked", "sampled"]
 Dropped = Literal["queue", "closing", "unusable", "error", "store"]
 Finding = Literal["learning", "steady", "harmless", "recalibrate", "suspicious", "quiet"]
+Strange = Literal["usual", "doubtful", "strange"]
 Promotion = Literal["promoted", "rolled_back", "shadowed", "refused"]
 StoreTask = Literal["open", "put", "count", "retention", "rotation"]
 _UPSTREAM_CODES = (
@@ -217,6 +218,11 @@ DRIFT = Gauge(
 DRIFT_FINDING = Gauge(
     "guard_drift_finding", "1 for what the tests of drift say together.", ["model", "finding"]
 )
+EXTRACTION = Gauge(
+    "guard_extraction_score",
+    "Callers, by how far their pictures are from what clean ones are: as a copyist's may be.",
+    ["model", "score"],
+)
 READY = Gauge("guard_ready", "Whether a request for a model would be answered now.", ["model"])
 CLOCK = Gauge("guard_clock_seconds", "The wall clock here, to be compared with the scraper's.")
 OPEN_CALLS = Gauge("guard_open_calls", "Calls that are open, their requests sent or not.")
@@ -365,6 +371,7 @@ def expect_suspects(model: str) -> None:
 def expect_drift(model: str) -> None:
     """A model's traffic is compared with its calibration."""
     drift(model, "learning", verdicts=0.0, pictures=0.0)
+    callers(model, {})
 
 
 def drift(model: str, finding: Finding, *, verdicts: float, pictures: float) -> None:
@@ -373,6 +380,12 @@ def drift(model: str, finding: Finding, *, verdicts: float, pictures: float) -> 
     DRIFT.labels(model, "pictures").set(pictures)
     for one in get_args(Finding):
         DRIFT_FINDING.labels(model, one).set(one == finding)
+
+
+def callers(model: str, counts: Mapping[Strange, int]) -> None:
+    """How many callers are strange."""
+    for one in get_args(Strange):
+        EXTRACTION.labels(model, one).set(counts.get(one, 0))
 
 
 def error(reason: Reason, count: int = 1) -> None:

@@ -30,3 +30,6 @@ class Drift(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     every: Annotated[
         int, Meta(ge=1, description="look at one picture in so many, drawn at random: for videos")
     ] = 1
+    callers: Annotated[
+        int, Meta(ge=1, le=100_000, description="callers who are compared each for themselves")
+    ] = 1000

@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 
 from guard import metrics
 from guard.config import Model
+from guard.gateway.identity import current
 from guard.pipeline import Pipeline
+from guard.traffic.callers import Callers
 from guard.traffic.shift import ADVICE, ALARMS, TrafficShift
 from guard.verdict import Verdicts
 
 Floats = NDArray[np.float32]
 
 WAITING = 512  # pictures
+STRANGE = (
+    "%s: a caller's pictures are suspicious far more often than clean ones are, as those of who"
+    " copies or attacks the model; such callers now: %d"
+)
 log = logging.getLogger(__name__)
 
 
@@ -33,17 +39,17 @@ class Shifting:
 
     def __init__(self, model: Model, pipeline: Pipeline) -> None:
         settings, self._model = model.drift, model.name
+        entry = pipeline.calibrations["upstream" if model.upstream else "alone"]
+        risk, tolerance = settings.risk, settings.tolerance
         self.shift = TrafficShift(
-            pipeline.calibrations["upstream" if model.upstream else "alone"],
-            risk=settings.risk,
-            tolerance=settings.tolerance,
-            reference=settings.reference,
+            entry, risk=risk, tolerance=tolerance, reference=settings.reference
         )
+        self.callers = Callers(entry, most=settings.callers, risk=risk, tolerance=tolerance)
         self._share = 1 / settings.every
         self._random = np.random.default_rng()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"drift-{model.name}")
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Floats, Floats]] = []
+        self._waiting: list[tuple[str, Floats, Floats]] = []
         self._count = 0  # pictures that wait
         self._said = "learning"
         metrics.expect_drift(model.name)
@@ -55,7 +61,7 @@ class Shifting:
         with self._lock:
             if not count or self._count + count > WAITING:
                 return
-            self._waiting.append((verdicts.p_values[chosen], pixels[chosen]))
+            self._waiting.append((current().name, verdicts.p_values[chosen], pixels[chosen]))
             self._count += count
             first = len(self._waiting) == 1
         if first:
@@ -70,8 +76,10 @@ class Shifting:
         try:
             with self._lock:
                 waiting, self._waiting, self._count = self._waiting, [], 0
-            for p_values, pixels in waiting:
-                self.shift.see(p_values, pixels)
+            for who, p_values, pixels in waiting:
+                fresh = self.shift.see(p_values, pixels)
+                if self.callers.see(who, p_values[fresh]):
+                    log.warning(STRANGE, self._model, self.callers.counts()["strange"])
             self._tell()
         except Exception:
             log.exception("%s: the watch over drift failed", self._model)
@@ -85,6 +93,7 @@ class Shifting:
             verdicts=self.shift.verdicts.evidence,
             pictures=self.shift.pictures.evidence if self.shift.pictures else 0.0,
         )
+        metrics.callers(self._model, self.callers.counts())
         if finding != self._said:
             log.log(
                 logging.WARNING if finding in ALARMS else logging.INFO,

@@ -14,6 +14,7 @@ Known limit: pictures must be independent of each other; frames of a video are n
 Letters: N pictures, T columns tested, J levels, A sizes of a shift.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -89,6 +90,14 @@ class Drift:
         self._wealth = np.full(self._hit.shape, -np.inf)  # (A, 2, J, T), its log
         self._most = self._alarm + np.log(SPARE * self._wealth.size)
         self._blocks = 2
+
+    def fresh(self) -> "Drift":
+        """Another test against the same band, which has seen nothing yet."""
+        other = copy.copy(self)
+        other.seen, other._blocks = 0, 2
+        other._waiting = self._waiting[:0]
+        other._wealth = np.full(self._hit.shape, -np.inf)
+        return other
 
     def see(self, p_values: Floats) -> None:
         """Take note of p-values (N, T); rows with one that is not finite do not count."""

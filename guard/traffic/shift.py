@@ -58,14 +58,15 @@ class TrafficShift:
         self._small = 0.0  # share of small p-values, lately
         self._known: OrderedDict[int, None] = OrderedDict()
 
-    def see(self, p_values: Floats, images: Floats) -> None:
-        """Take note of the detector's p-values (N,) on images (N, C, H, W).
+    def see(self, p_values: Floats, images: Floats) -> NDArray[np.bool_]:
+        """Take note of the detector's p-values (N,) on images (N, C, H, W); which of them count.
 
         The same picture again says nothing new, and a p-value that is not finite nothing at all.
         """
         fresh = np.isfinite(p_values) & np.array([self._new(image) for image in images], bool)
         if fresh.any():
             self.note(p_values[fresh], numbers(images[fresh]))
+        return fresh
 
     def note(self, p_values: Floats, found: Floats) -> None:
         """The same of pictures that are known by their numbers (N, T) alone."""
