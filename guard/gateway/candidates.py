@@ -13,6 +13,7 @@ from typing import Any
 
 from guard.errors import PackError
 from guard.pack import Pack
+from guard.pipeline import Pipeline
 from guard.signing.trust import Trust
 
 GATE = "gate.json"
@@ -53,6 +54,16 @@ def check_graph(pack: Pack, current: Pack) -> None:
         )
     if pack.classes != current.classes or pack.input_shape != current.input_shape:
         raise PackError(f"{pack.name} has other classes or pictures than {current.name}")
+
+
+def check_thresholds(candidate: Pipeline, current: Pipeline) -> None:
+    """Raise PackError where its thresholds come from answers of another upstream."""
+    new, old = (one.calibrations["upstream"].about.get("upstream") for one in (candidate, current))
+    if new != old:
+        raise PackError(
+            f"{candidate.pack.name} is calibrated on {new or 'no upstream'}, what serves on "
+            f"{old or 'no upstream'}: `guard retrain --calibration` takes the gateway's own along"
+        )
 
 
 def check_candidate(pack: Pack, current: Pack) -> None:

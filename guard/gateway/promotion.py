@@ -18,7 +18,7 @@ from guard import metrics
 from guard.config import Model
 from guard.errors import GuardError, PackError
 from guard.gateway.audit.recorder import Audit
-from guard.gateway.candidates import check_candidate, check_graph
+from guard.gateway.candidates import check_candidate, check_graph, check_thresholds
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Identity
 from guard.gateway.loading import Loading, Offer
@@ -28,6 +28,7 @@ from guard.gateway.standing import Entry, Standing
 from guard.gateway.status import ForbiddenError, NotOfferedError, code_of
 from guard.metrics import Promotion
 from guard.pack import Pack
+from guard.pipeline import Pipeline
 
 Change = Literal["model.shadow", "model.promote", "model.rollback"]
 OUTCOMES: dict[Change, Promotion] = {
@@ -92,7 +93,8 @@ class Promotions:
             pack = await asyncio.to_thread(self._packs.candidate, model, name)
             if entry and entry.digest != pack.digest:
                 raise PackError(f"{name} was changed since it was submitted")
-            await self._watch(model, pack)
+            check_graph(pack, self._models[model.name].pipeline.pack)
+            await self._watch(model, await self._ready(model, pack))
         except PackError as error:  # it decides nothing, so nothing has to wait for it
             log.warning("%s: no pack in shadow: %s", model.name, error)
 
@@ -108,14 +110,17 @@ class Promotions:
         pack = await asyncio.to_thread(self._packs.candidate, model, name)
         submitter = _submitter(who, standing, name, pack)
         check_candidate(pack, self._models[model.name].pipeline.pack)
+        pipeline = await self._ready(model, pack)
         entry = Entry(name, pack.digest, pack.serial, submitter, who.name, time.time())
-        return await self._follow(model, pack, standing.promoted(entry), who, "model.promote")
+        return await self._follow(model, pipeline, standing.promoted(entry), who, "model.promote")
 
     async def _roll_back(self, who: Identity, model: Model) -> Standing:
         standing = (await self.standing(model)).rolled_back()
         pack = await asyncio.to_thread(self._packs.load, model, standing.current)
         check_graph(pack, self._models[model.name].pipeline.pack)
-        return await self._follow(model, pack, standing, who, "model.rollback")
+        old = self._models[model.name]
+        pipeline = await asyncio.to_thread(self._loading.ready, old, pack)
+        return await self._follow(model, pipeline, standing, who, "model.rollback")
 
     async def _shadow(self, who: Identity, model: Model, name: str) -> Standing:
         standing = await self.standing(model)
@@ -124,29 +129,34 @@ class Promotions:
             pack = await asyncio.to_thread(self._packs.candidate, model, name)
             check_graph(pack, self._models[model.name].pipeline.pack)
             entry = Entry(name, pack.digest, pack.serial, who.name, "", time.time())
+        pipeline = await self._ready(model, pack) if pack else None
         digest = entry.digest if entry else ""
         await self._durable(who, "model.shadow", model, standing.shadowed(entry), digest)
-        await self._watch(model, pack)
+        await self._watch(model, pipeline)
         return standing.shadowed(entry)
 
-    async def _watch(self, model: Model, pack: Pack | None) -> None:
+    async def _ready(self, model: Model, pack: Pack) -> Pipeline:
+        """A candidate made ready, where its thresholds are for the answers that it will see."""
+        here = self._models[model.name]
+        pipeline = await asyncio.to_thread(self._loading.ready, here, pack)
+        check_thresholds(pipeline, here.pipeline)
+        return pipeline
+
+    async def _watch(self, model: Model, pipeline: Pipeline | None) -> None:
         """This one beside the pack that serves, None: none."""
-        here, shadow = self._models[model.name], None
-        if pack is not None:
-            check_graph(pack, here.pipeline.pack)
-            pipeline = await asyncio.to_thread(self._loading.ready, here, pack)
-            shadow = Shadow(model.name, pipeline, here.policy)
+        here = self._models[model.name]
+        shadow = Shadow(model.name, pipeline, here.policy) if pipeline else None
         old, here.shadow = here.shadow, shadow
-        metrics.shadowing(model.name, *((pack.name, pack.digest) if pack else ()))
+        labels = (shadow.pack.name, shadow.pack.digest) if shadow else ()
+        metrics.shadowing(model.name, *labels)
         if old is not None:
             await asyncio.to_thread(old.close)
 
     async def _follow(
-        self, model: Model, pack: Pack, standing: Standing, who: Identity, event: str
+        self, model: Model, pipeline: Pipeline, standing: Standing, who: Identity, event: str
     ) -> Standing:
-        """Put a pack in the place of the one that serves."""
-        old = self._models[model.name]
-        pipeline = await asyncio.to_thread(self._loading.ready, old, pack)
+        """Put a pack that is ready in the place of the one that serves."""
+        old, pack = self._models[model.name], pipeline.pack
         new = self._loading.next(old, pipeline)
         try:
             await self._durable(who, event, model, standing, pack.digest)

@@ -19,6 +19,7 @@ from guard.pack import Pack, sign_pack, write_manifest
 def make_child(
     parent: Path,
     folder: Path,
+    /,
     *,
     factor: float = 2.0,
     stricter: float = 1.0,

@@ -1,0 +1,84 @@
+"""Packs are swapped under load: nothing fails, nothing is mixed, nothing is left behind."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from guard.gateway.identity import ANONYMOUS
+from guard.gateway.uses import Uses
+from guard.testing import FakeUpstream, clean_images, gateway_config
+from tests.bench.swap import CLOSE, Said, _pool, swapped
+from tests.gateway.children import make_child
+from tests.gateway.test_promotion import opened
+from tests.gateway.wire import infer_request
+
+
+def test_swaps_under_load_fail_no_request_and_mix_no_answer(tmp_path: Path) -> None:
+    """A short run of `python -m tests.bench.swap`, in processes of their own."""
+    outcome = swapped(1, 6, tmp_path)
+    assert outcome.good, str(outcome)
+    assert len(outcome.promotions) == len(outcome.rollbacks) == 4
+    assert set(outcome.packs) == {"tiny", "one", "two"}
+
+
+def test_every_number_tells_which_pack_it_is_of(tiny_pack: Path, tmp_path: Path) -> None:
+    """What the run above looks for can be seen: no row of one pack could be another's."""
+    one = make_child(tiny_pack, tmp_path / "one", factor=2.0, stricter=1.5)
+    two = make_child(one, tmp_path / "two", factor=1.5, stricter=0.7)
+    said = Said([tiny_pack, one, two], _pool(tiny_pack, own=True), b"s" * 32)
+    for asked in (False, True):
+        rows = np.array(
+            [
+                [[*row.scores.values(), row.p_value] for row in said._rows[digest, asked]]
+                for digest in said.names
+            ]
+        )
+        for a in range(3):
+            for b in range(a):
+                apart = np.abs(rows[a] - rows[b])
+                assert (apart[:, :-1].max(axis=1) > 10 * CLOSE).mean() > 0.4
+                assert (apart[:, -1] > 10 * CLOSE).any()
+
+
+async def test_a_request_under_way_is_answered_by_the_pack_it_began_with(
+    tiny_pack: Path, tmp_path: Path
+) -> None:
+    """Its evidence was the old pack's, so are its scores; the old one goes after that answer."""
+    make_child(tiny_pack, tmp_path / "packs" / "tiny-r1")
+    folders = {"packs": str(tmp_path / "packs"), "state": str(tmp_path / "state")}
+    async with FakeUpstream(delay=0.3) as upstream:
+        config = gateway_config(tiny_pack, upstream=upstream.address, gateway=folders)
+        async with opened(config) as shop:
+            old = shop.model
+            request = infer_request(clean_images([1]), outputs=["guard_scores"])
+
+            async def asked() -> str:
+                with old.uses:
+                    served = await old.infer(request, request.SerializeToString(), timeout=5)
+                return str(served.response.parameters["guard_pack"].string_param)
+
+            asking = asyncio.create_task(asked())
+            await asyncio.sleep(0.05)
+            await shop.changes.promote(ANONYMOUS, "", "tiny-r1")
+            assert (shop.model is old, asking.done()) == (False, False)
+            assert await asking == old.pipeline.pack.digest
+            await shop.changes.close()
+            assert shop.model.upstream is old.upstream
+            assert shop.model.tally is old.tally
+            names = {thread.name.rpartition("_")[0] for thread in threading.enumerate()}
+            assert "evidence-tiny" not in names
+
+
+async def test_uses_are_over_when_the_last_one_is() -> None:
+    """Nobody is waited for where nobody is; the last of several lets go."""
+    uses = Uses()
+    await uses.over()
+    with uses:
+        with uses:
+            pass
+        waiting = asyncio.create_task(uses.over())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    await waiting
