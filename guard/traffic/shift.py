@@ -63,7 +63,8 @@ class TrafficShift:
 
         The same picture again says nothing new, and a p-value that is not finite nothing at all.
         """
-        fresh = np.isfinite(p_values) & np.array([self._new(image) for image in images], bool)
+        new = np.array([self._new(image) for image in images], np.bool_)
+        fresh: NDArray[np.bool_] = np.isfinite(p_values) & new
         if fresh.any():
             self.note(p_values[fresh], numbers(images[fresh]))
         return fresh
