@@ -19,7 +19,9 @@ UNPROVOKED = {
     "GuardInternalErrors",
     "GuardDescriptorsShort",
     "GuardQueryAttack",  # an attack, no fault: tests/gateway/test_sequences.py
+    "GuardStrangeCaller",  # a caller, no fault: tests/gateway/test_shifting.py
     "GuardDrift",  # other traffic, no fault: tests/gateway/test_shifting.py
+    "GuardPacksDiffer",  # promoted here and not there, no fault: the rule's unit test
     "GuardSuspectsQuota",  # retention works: tests/gateway/test_keeping.py
     "GuardSuspectsRotationLate",  # takes a minute: the rule's unit test
 }

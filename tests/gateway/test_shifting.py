@@ -44,7 +44,9 @@ async def test_an_attack_becomes_a_finding(
         await until(lambda: drift("verdicts") >= 1)
         await until(lambda: counted("guard_drift_finding", model="tiny", finding="suspicious") == 1)
         assert counted("guard_drift_finding", model="tiny", finding="learning") == 0
+        assert counted("guard_extraction_score", model="tiny", score="strange") == 1
     assert "do not calibrate on this traffic" in caplog.text
+    assert "a caller's pictures are suspicious far more often" in caplog.text
 
 
 async def test_without_the_setting_nothing_watches(tiny_pack: Path) -> None:
