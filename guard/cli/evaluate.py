@@ -85,6 +85,13 @@ def classifiers(
 @click.option("--victim", type=FOLDER, help="Classifier that the adaptive attacks are made on.")
 @click.option("--count", default=50, show_default=True, help="Pictures attacked.")
 @click.option("--steps", default=20, show_default=True, help="Of an adaptive attack.")
+@click.option(
+    "--head",
+    type=click.Choice(["upstream", "alone", "both"]),
+    default="both",
+    show_default=True,
+    help="Whose rows may refuse: upstream where a classifier answers, alone where none does.",
+)
 @click.option("--tolerance", default=1.0, show_default=True, help="Points.")
 @click.option("--unsigned", is_flag=True, help="For a candidate that was refused before.")
 @click.option("--out", type=FILE, help="The report as a page: FILE.html.")
@@ -99,6 +106,7 @@ def gate(
     victim: Path | None,
     count: int,
     steps: int,
+    head: str,
     tolerance: float,
     unsigned: bool,
     out: Path | None,
@@ -130,7 +138,7 @@ def gate(
     rows, answered = reviewed_rows(reviewed) if reviewed else (None, None)
     report = admit(
         new, old, calibrations=own, reviewed=rows, answered=answered, adaptive=struck,
-        tolerance=tolerance / 100,
+        tolerance=tolerance / 100, heads=("upstream", "alone") if head == "both" else (head,),
     )  # fmt: skip
     if out:
         out.write_text(page(report, title=f"{new.name} against {old.name}"))

@@ -69,6 +69,7 @@ def admit(
     adaptive: Sequence[Struck] = (),
     budgets: Sequence[float] = BUDGETS,
     tolerance: float = TOLERANCE,
+    heads: Sequence[str] = tuple(HEADS),
 ) -> GateReport:
     """Judge a candidate against the current pack, on the current pack's hold-out.
 
@@ -81,7 +82,7 @@ def admit(
     theirs = calibration.load(candidate.files["calibration.npz"])
     judged = {name: hashlib.sha256(candidate.files[name]).hexdigest() for name in JUDGED}
     if wrong:
-        return GateReport((), tuple(wrong), current.digest, judged, tolerance)
+        return GateReport((), tuple(wrong), current.digest, judged, tolerance, tuple(heads))
     return compare(
         Side(Served(current), own),
         Side(Served(candidate), theirs),
@@ -91,6 +92,7 @@ def admit(
         adaptive=adaptive,
         budgets=budgets,
         tolerance=tolerance,
+        heads=heads,
         classes=current.classes,
         against=current.digest,
         judged=judged,

@@ -41,6 +41,7 @@ class Row:
     better: int
     tolerance: float  # a share: it may lose that much
     level: float  # it must be this unlikely for equals; 1: the tolerance alone decides
+    binding: bool = True  # False: told, but it refuses nothing
 
     @property
     def loss(self) -> float:
@@ -60,7 +61,7 @@ class Row:
     @property
     def refused(self) -> bool:
         """Worse by more than the tolerance, and more than chance explains."""
-        return self.loss > self.tolerance + 1e-12 and self.chance <= self.level
+        return self.binding and self.loss > self.tolerance + 1e-12 and self.chance <= self.level
 
     @property
     def blind(self) -> bool:

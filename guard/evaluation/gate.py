@@ -6,7 +6,7 @@ is worse by more than its tolerance, and by more than chance, refuses the candid
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,6 +86,7 @@ class GateReport:
     against: str = ""  # digest of the current pack
     judged: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the candidate's files
     tolerance: float = TOLERANCE
+    heads: tuple[str, ...] = tuple(HEADS)  # whose rows may refuse
 
     @property
     def refused(self) -> tuple[Row, ...]:
@@ -111,6 +112,7 @@ class GateReport:
             "passed": self.passed,
             "reasons": list(self.reasons),
             "tolerance": self.tolerance,
+            "heads": list(self.heads),
             "rows": [
                 {**asdict(row), "chance": row.chance, "refused": row.refused} for row in self.rows
             ],
@@ -127,6 +129,7 @@ def compare(
     adaptive: Sequence[Struck] = (),
     budgets: Sequence[float] = BUDGETS,
     tolerance: float = TOLERANCE,
+    heads: Sequence[str] = tuple(HEADS),
     classes: Sequence[str] = (),
     problems: Sequence[str] = (),
     against: str = "",
@@ -136,9 +139,13 @@ def compare(
 
     answered (R,): which of the reviewed rows have an upstream's answer (default: all). tolerance:
     a share; rows of single attacks, corruptions and classes may lose TIMES as much.
-    classes: names for the labels. problems: what was found wrong before.
-    against, judged: for the report. Raises InputError where rows and detectors are of other graphs.
+    heads: whose rows may refuse; the other's are told. Behind an upstream "upstream" alone decides,
+    in an ensemble that answers by itself "alone". classes: names for the labels. problems: what was
+    found wrong before. against, judged: for the report. Raises InputError where rows and detectors
+    are of other graphs, or no such head is there.
     """
+    if not heads or not set(heads) <= set(HEADS):
+        raise InputError(f"heads are some of {', '.join(HEADS)}, not {', '.join(heads) or 'none'}")
     wrong = list(problems)
     rows: list[Row] = []
     for found, part in ((holdout, "hold-out"), (reviewed, "reviewed")):
@@ -169,7 +176,8 @@ def compare(
         if candidate.calibrations[head].smallest > budget
     ]
     rows += _adaptive(adaptive, tolerance)
-    return GateReport(tuple(rows), tuple(wrong), against, judged or {}, tolerance)
+    bound = tuple(replace(row, binding=row.head in heads) for row in rows)
+    return GateReport(bound, tuple(wrong), against, judged or {}, tolerance, tuple(heads))
 
 
 def pictures(rows: Rows) -> NDArray[np.int64]:

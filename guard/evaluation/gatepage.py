@@ -27,7 +27,7 @@ from guard.evaluation.gatereport import (
 
 STYLE = "gatepage.css"
 WIDTH, HEIGHT, EDGE = 132, 18, 7  # of a cell's drawing, px
-KINDS = ("refused", "worse", "same", "better", "unseen")
+KINDS = ("refused", "worse", "same", "better", "told")
 STEP = 0.05  # scales end at a multiple of it
 
 
@@ -50,11 +50,11 @@ def scale(rows: Sequence[Row]) -> float:
 
 
 def verdict(row: Row) -> str:
-    """How a cell is coloured. What may be chance is the same; unseen is too few to tell."""
+    """How a cell is coloured. What may be chance is the same; told cannot refuse."""
     if row.refused:
         return "refused"
-    if row.blind:
-        return "unseen"
+    if row.blind or not row.binding:
+        return "told"
     if min(row.chance, row.luck) > LEVEL:
         return "same"
     return "better" if row.won > row.lost else "worse"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from guard.evaluation.card import percent, table
-from guard.evaluation.compared import ENOUGH, LEVEL, Row
+from guard.evaluation.compared import ENOUGH, HEADS, LEVEL, Row
 from guard.evaluation.gate import ALL, ATTACKS, CLASS_ALARMS, CLASS_TPR, TIMES, GateReport
 
 Column = tuple[str, float]  # head and budget
@@ -25,20 +25,23 @@ def outcome(report: GateReport) -> str:
         return f"Refused: {count} of {total} rows are worse beyond tolerance."
     if not report.rows:
         return "Refused: there is nothing to compare."
-    blind = sum(row.blind for row in report.rows)
+    bound = [row for row in report.rows if row.binding]
+    blind = sum(row.blind for row in bound)
     unseen = f" {blind} have too few pictures to tell." if blind else ""
-    return f"Passed: none of {len(report.rows)} rows is worse beyond tolerance.{unseen}"
+    return f"Passed: none of {len(bound)} rows is worse beyond tolerance.{unseen}"
 
 
 def rule(report: GateReport) -> str:
     """How a row is judged."""
+    others = [head for head in HEADS if head not in report.heads]
+    told = "".join(f" Rows {HEADS[head]} are told and refuse nothing." for head in others)
     points = [100 * report.tolerance * TIMES[part] for part in (ALL, ATTACKS, CLASS_TPR)]
     return (
         f"Same pictures on both sides. All together may lose {points[0]:g} of a hundred, a single "
         f"attack or corruption {points[1]:g}, a single class {points[2]:g}. A row with fewer than "
         f"{ENOUGH} pictures is refused only for what equals hardly ever show (McNemar, exact; "
         f"{100 * LEVEL:g}% for a column of a table). Where few calibration pictures lie above a "
-        "threshold, what that threshold may be off by is added."
+        "threshold, what that threshold may be off by is added." + told
     )
 
 

@@ -238,6 +238,17 @@ def test_adaptive_attacks_have_their_rows() -> None:
     assert judge(side(), adaptive=[again]).passed
 
 
+def test_rows_of_a_head_that_does_not_act_are_told() -> None:
+    """Where the head with the upstream's answer decides, the other one's losses refuse nothing."""
+    worse = broken(ROWS, lambda rows: rows.kind == rows.kinds.index("PGD"))
+    report = judge(worse, heads=("upstream",))
+    assert {row.head for row in report.refused} == {"upstream"}
+    assert {row.head for row in report.rows} == {"upstream", "alone"}
+    assert report.record()["heads"] == ["upstream"]
+    with pytest.raises(InputError, match="heads are some of upstream, alone, not none"):
+        judge(worse, heads=())
+
+
 def test_scores_that_are_not_finite_refuse() -> None:
     """A NaN flags nothing and allows nothing: it is a problem of its own."""
     report = judge(side(Toy(ROWS.features[:5, 1], float("nan"))))
