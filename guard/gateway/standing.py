@@ -74,7 +74,9 @@ class Standings:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise PackError(f"gateway.state: {path.name} cannot be read: {error.strerror}") from error
+            raise PackError(
+                f"gateway.state: {path.name} cannot be read: {error.strerror}"
+            ) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise PackError(f"gateway.state: {path.name} is malformed: {error}") from error
 
