@@ -90,8 +90,9 @@ class GateReport:
 
     @property
     def refused(self) -> tuple[Row, ...]:
-        """The rows that refuse the candidate."""
-        return tuple(row for row in self.rows if row.refused)
+        """The rows that refuse the candidate, those of all together first."""
+        found = [row for row in self.rows if row.refused]
+        return tuple(sorted(found, key=lambda row: list(TIMES).index(row.part)))
 
     @property
     def passed(self) -> bool:

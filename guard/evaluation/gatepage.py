@@ -26,6 +26,7 @@ from guard.evaluation.gatereport import (
 )
 
 STYLE = "gatepage.css"
+LISTED = 12  # reasons above the tables
 WIDTH, HEIGHT, EDGE = 132, 18, 7  # of a cell's drawing, px
 KINDS = ("refused", "worse", "same", "better", "told")
 STEP = 0.05  # scales end at a multiple of it
@@ -68,7 +69,9 @@ def _body(report: GateReport, title: str) -> Iterator[str]:
         yield f'<p class="soft">Against <code>{escape(report.against)}</code></p>'
     yield "</header>"
     if report.reasons:
-        items = "".join(f"<li>{escape(reason)}</li>" for reason in report.reasons)
+        items = "".join(f"<li>{escape(reason)}</li>" for reason in report.reasons[:LISTED])
+        more = len(report.reasons) - LISTED
+        items += f"<li>and {more} more, marked below</li>" if more > 0 else ""
         yield f'<section class="why"><h2>Why it is refused</h2><ul>{items}</ul></section>'
     yield (
         f'<section><p class="soft">{escape(rule(report))}</p>'
