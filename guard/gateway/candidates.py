@@ -5,9 +5,10 @@ byte, the serving pack as its parent, and a gate's report that says it is no wor
 pack. There is no way to promote one that does not.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from guard.pipeline import Pipeline
 from guard.signing.trust import Trust
 
 GATE = "gate.json"
+DECIDING = ("detector.onnx", "calibration.npz")  # whose hashes the report must have
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}\Z")
 MOST = 100  # folders listed
 
@@ -66,8 +68,12 @@ def check_thresholds(candidate: Pipeline, current: Pipeline) -> None:
         )
 
 
-def check_candidate(pack: Pack, current: Pack) -> None:
-    """Raise PackError unless it may follow the pack that serves now."""
+def check_candidate(pack: Pack, current: Pack, heads: Collection[str]) -> None:
+    """Raise PackError unless it may follow the pack that serves now.
+
+    heads: the detector's heads that decide here, "alone" or "upstream"; the gate must have had
+    the power to refuse it for each of them.
+    """
     check_graph(pack, current)
     if pack.parent != current.digest:
         raise PackError(f"{pack.name} was not made from {current.name}, which serves")
@@ -81,6 +87,18 @@ def check_candidate(pack: Pack, current: Pack) -> None:
         )
     if gate.get("passed") is not True:
         raise PackError(f"{pack.name} did not pass the gate: it is worse than {current.name}")
+    unjudged = [head for head in heads if head not in _listed(gate.get("heads"))]
+    if unjudged:
+        raise PackError(f"{pack.name} was not judged by its head {unjudged[0]!r}, which decides")
+    judged = gate.get("judged")
+    for name in DECIDING:
+        found = hashlib.sha256(pack.files[name]).hexdigest()
+        if not isinstance(judged, dict) or judged.get(name) != found:
+            raise PackError(f"{pack.name}: its {name} is not the one that was compared")
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _gate(pack: Pack) -> Mapping[str, Any]:

@@ -79,11 +79,18 @@ class Packs:
             pack, problem = None, ""
             try:
                 pack = self.candidate(model, name)
-                check_candidate(pack, current)
+                self.check(model, pack, current)
             except PackError as error:
                 problem = str(error)
             found.append(Offer(name, pack, problem))
         return found
+
+    def check(self, model: Model, pack: Pack, current: Pack) -> None:
+        """Raise PackError unless a candidate may follow the pack that guards a model."""
+        heads = {"upstream" if model.upstream else "alone"}
+        if model.answer == "ensemble" and model.on_error == "allow":
+            heads.add("alone")  # decides where the upstream does not answer
+        check_candidate(pack, current, heads)
 
     def load(self, model: Model, entry: Entry) -> Pack:
         """The pack of an entry, which must still be the one that was approved."""

@@ -18,7 +18,7 @@ from guard import metrics
 from guard.config import Model
 from guard.errors import GuardError, PackError
 from guard.gateway.audit.recorder import Audit
-from guard.gateway.candidates import check_candidate, check_graph, check_thresholds
+from guard.gateway.candidates import check_graph, check_thresholds
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Identity
 from guard.gateway.loading import Loading, Offer
@@ -109,7 +109,7 @@ class Promotions:
         standing = await self.standing(model)
         pack = await asyncio.to_thread(self._packs.candidate, model, name)
         submitter = _submitter(who, standing, name, pack)
-        check_candidate(pack, self._models[model.name].pipeline.pack)
+        self._packs.check(model, pack, self._models[model.name].pipeline.pack)
         pipeline = await self._ready(model, pack)
         entry = Entry(name, pack.digest, pack.serial, submitter, who.name, time.time())
         return await self._follow(model, pipeline, standing.promoted(entry), who, "model.promote")

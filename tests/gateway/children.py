@@ -1,5 +1,6 @@
 """Packs that were retrained from the tiny pack: another detector, the same evidence graph."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -45,7 +46,12 @@ def make_child(
     for name in ("scores_alone", "scores_upstream"):
         golden[name] = golden[name] * np.float32(factor)
     np.savez(folder / "golden.npz", **golden)
-    report = {"against": old.digest, "passed": True, **(gate or {})}
+    judged = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("detector.onnx", "calibration.npz")
+    }
+    report = {"against": old.digest, "passed": True, "heads": ["upstream", "alone"]}
+    report |= {"judged": judged, **(gate or {})}
     (folder / "gate.json").write_text(json.dumps(report))
     about = {key: value for key, value in old.manifest.items() if key != "files"}
     serial = int(about.get("serial", 0)) + 1
