@@ -1,7 +1,9 @@
 """Goes on training a pack's detector: mostly on what it knew, a little on what was reviewed.
 
-Replay of the old rows keeps what was learned (Robins 1995); within each class the new rows carry
-at most `share` of the weight, however many there are; a leash bounds how far the weights may go.
+The old rows are replayed (Robins 1995), with what the parent says of them as the answer (learning
+without forgetting, Li & Hoiem 2016), the more of a kind the more of it gets lost. Within each class
+the new rows carry at most `share` of the weight, however many there are; a leash bounds how far the
+weights may go.
 """
 
 import copy
@@ -18,6 +20,7 @@ from guard.errors import ConfigError, InputError, NumericError
 from guard.rows import Rows
 from guard.training.heads import Batch, Heads, losses
 from guard.training.leash import Leash
+from guard.training.memory import EVERY, Memory
 from guard.training.reviewed import has_upstream as seen
 
 if TYPE_CHECKING:  # they need opacus
@@ -25,9 +28,9 @@ if TYPE_CHECKING:  # they need opacus
 
 Mask = NDArray[np.bool_]
 
-SHARE = 0.2  # of the weight of each class
-DRIFT = 0.5  # of the norm of each head's weights
-STEPS = 400
+SHARE = 0.1  # of the weight of each class
+DRIFT = 0.25  # of the norm of each head's weights
+STEPS = 300
 BATCH, RATE = 2048, 5e-3
 HEAVIEST = 10.0  # one new row weighs no more than that many old ones of its class
 
@@ -72,11 +75,11 @@ def finetune(
     detector = copy.deepcopy(parent).requires_grad_(True).train()
     if new.columns != old.columns or len(new.columns) != len(parent.columns) + 1:
         raise InputError("these rows do not belong to the detector's graph")
-    rows = _batch(old, new, has_upstream, share)
-    leash = Leash({"alone": detector.alone, "upstream": detector.upstream}, drift)
     heads, spent = Heads(detector), None
+    rows = _batch(heads, old, new, has_upstream, share)
+    leash = Leash({"alone": detector.alone, "upstream": detector.upstream}, drift)
     if private is None:
-        _learn(heads, rows, leash, steps=steps, seed=seed)
+        _learn(heads, rows, leash, Memory(heads, old), steps=steps, seed=seed)
     else:
         from guard.training.finetune_private import learn_privately
 
@@ -84,8 +87,8 @@ def finetune(
     if not all(torch.isfinite(p).all() for p in detector.parameters()):
         raise NumericError("the detector's weights are not finite")
     carried = {
-        name: float(rows.weight[len(old) :][rows.suspicious[len(old) :] == value].sum() * 2)
-        for name, value in (("benign", 0), ("suspicious", 1))
+        name: float(2 * rows.weight[len(old) :][torch.from_numpy(new.suspicious == mark)].sum())
+        for name, mark in (("benign", False), ("suspicious", True))
     }
     report = Report(
         len(old), len(new), carried, steps, leash.drift(), drift, leash.touched, spent
@@ -107,25 +110,33 @@ def row_weights(suspicious: Mask, fresh: Mask, share: float) -> NDArray[np.float
     return weight
 
 
-def _batch(old: Rows, new: Rows, has_upstream: Mask, share: float) -> Batch:
+def _batch(heads: Heads, old: Rows, new: Rows, has_upstream: Mask, share: float) -> Batch:
     suspicious = np.concatenate([old.suspicious, new.suspicious])
     fresh = np.arange(len(suspicious)) >= len(old)
+    with torch.no_grad():
+        said = torch.sigmoid(heads(torch.from_numpy(old.features)))
+    told = torch.from_numpy(new.suspicious).float()[:, None].expand(-1, 2)
     return Batch(
         torch.from_numpy(np.concatenate([old.features, new.features])),
-        torch.from_numpy(suspicious).float(),
+        torch.cat([said, told]),
         torch.from_numpy(np.concatenate([seen(old), has_upstream])).float(),
         torch.from_numpy(row_weights(suspicious, fresh, share)).float(),
+        torch.ones(len(suspicious), 2),
     )
 
 
-def _learn(heads: Heads, rows: Batch, leash: Leash, *, steps: int, seed: int) -> None:
+def _learn(
+    heads: Heads, rows: Batch, leash: Leash, memory: Memory, *, steps: int, seed: int
+) -> None:
     """Rows are drawn by their weight, with replacement."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(heads.parameters(), RATE, weight_decay=0)
-    count = min(BATCH, len(rows.weight))
+    count, old = min(BATCH, len(rows.weight)), len(memory.kind)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - step / steps)
+        if step and step % EVERY == 0:
+            rows.boost[:old] = memory.weights(heads)
         drawn = rows[torch.multinomial(rows.weight, count, replacement=True, generator=generator)]
         loss = losses(heads(drawn.features), drawn).mean()
         optimizer.zero_grad()

@@ -2,8 +2,8 @@
 
 Every row of the round counts, the replayed ones too: some of those were traffic once. What is not
 counted: which rows were selected, and how many there are of each class. Rows are drawn by chance
-alone (Poisson), their weights act on the loss, before it is clipped. Sampling and noise come from
-the system's entropy, see `guard.training.private`.
+alone (Poisson), their weights act on the loss, before it is clipped; none is replayed the more for
+being lost. Sampling and noise come from the system's entropy, see `guard.training.private`.
 """
 
 import torch

@@ -14,14 +14,14 @@ class Batch:
     """Rows to learn from."""
 
     features: Tensor  # (R, F)
-    suspicious: Tensor  # (R,), 0 or 1
+    wanted: Tensor  # (R, 2), what each head should say: 0 benign to 1 suspicious
     sees: Tensor  # (R,), 0 where there was no upstream's answer: the head `alone` learns alone
-    weight: Tensor  # (R,), adds up to 1
+    weight: Tensor  # (R,), adds up to 1: how often it is drawn
+    boost: Tensor  # (R, 2), by head: how much it counts where it is drawn
 
     def __getitem__(self, chosen: Tensor) -> "Batch":
-        return Batch(
-            self.features[chosen], self.suspicious[chosen], self.sees[chosen], self.weight[chosen]
-        )
+        parts = self.features, self.wanted, self.sees, self.weight, self.boost
+        return Batch(*(part[chosen] for part in parts))
 
 
 class Heads(nn.Module):
@@ -38,6 +38,5 @@ class Heads(nn.Module):
 
 def losses(scores: Tensor, rows: Batch) -> Tensor:
     """Each row's loss (R,), from both heads' scores (R, 2)."""
-    wanted = rows.suspicious[:, None].expand_as(scores)
-    loss = F.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
+    loss = F.binary_cross_entropy_with_logits(scores, rows.wanted, reduction="none") * rows.boost
     return loss[:, 0] + loss[:, 1] * rows.sees

@@ -10,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opacus.accountants import RDPAccountant
+from torch.nn import functional as F  # noqa: N812
 
 from guard.defenses.detector import Detector
 from guard.errors import ConfigError, InputError, NumericError
 from guard.rows import Rows, joined
 from guard.training.finetune import HEAVIEST, finetune, row_weights
+from guard.training.heads import Heads
 from guard.training.private import Private
 from guard.training.reviewed import ADVERSARIAL, ALONE
 from tests.training.evidence import COLUMNS, around, known
@@ -31,9 +33,16 @@ def parent() -> Detector:
     """A detector of the known rows."""
     torch.manual_seed(0)
     detector = Detector([Signals()])  # type: ignore[list-item]
-    detector.standardize(torch.from_numpy(known().features))
-    none = around((0, 0, 0), 0, suspicious=False, kind="clean")
-    return finetune(detector, known(), none, np.ones(0, bool), drift=9.0, steps=60)[0]
+    features, wanted = torch.from_numpy(known().features), torch.from_numpy(known().suspicious)
+    detector.standardize(features)
+    heads, truth = Heads(detector), wanted.float()[:, None].expand(-1, 2)
+    optimizer = torch.optim.Adam(heads.parameters(), 0.02)
+    for _ in range(60):
+        loss = F.binary_cross_entropy_with_logits(heads(features), truth)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return detector.eval().requires_grad_(False)
 
 
 def family(count: int = 80, seed: int = 3) -> Rows:
