@@ -27,6 +27,7 @@ from guard.evaluation.witness import witness
 from guard.networks import Network, flops, parameters
 from guard.pack import Pack, shipped_digests, sign_pack, write_manifest
 from guard.pipeline import Pipeline
+from guard.provenance import Making, write_provenance
 from guard.rows import Rows
 from guard.training.classifier import Log
 from guard.training.detector import rehearse, train_detector
@@ -72,6 +73,7 @@ def build_pack(
     The folder is complete only when the manifest is there: it is written last. Big weights are
     rounded to half precision before anything is measured, unless `half` is False.
     """
+    started = datetime.datetime.now(datetime.UTC)
     classes = len(parts.fit.classes)
     recipe = fitted(recipe, channels=parts.fit.shape[0])
     fit, held = pictures(parts.fit), pictures(parts.rehearse)
@@ -106,6 +108,9 @@ def build_pack(
     )
     manifest["measured"] = measure(pipeline, trained, exam, log=log)
     (out / "MODEL_CARD.md").write_text(card(manifest))
+    inputs = {f"data:{name}": digest for name, digest in parts.digests().items()}
+    told = {"recipe": manifest["recipe"], "parts": parts.counts()}
+    write_provenance(out, manifest, Making(origin.command, started, inputs, told))
     _seal(out, manifest, entries)
     return Pack.load(out, check_pin=False) if origin.name in shipped_digests() else sign_pack(out)
 
