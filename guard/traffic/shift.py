@@ -1,7 +1,7 @@
 """What changed in a model's traffic: its p-values, its pictures, or both; and what to do about it.
 
 A calibration promises a false-alarm rate on pictures like its own. Two tests run beside each other
-(`drift.py`): p-values against the calibration, and four numbers of every picture against those of
+(`drift.py`): p-values against the calibration, and a few numbers of every picture against those of
 the first `reference` pictures seen. Which of them raises an alarm tells a new camera or the night,
 which change the pictures, from an attack, which must not.
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from guard.calibration import Calibration
 from guard.metrics import Finding
 from guard.traffic.drift import Drift, band
-from guard.traffic.pictures import numbers
+from guard.traffic.pictures import NUMBERS, numbers
 
 Floats = NDArray[np.float32]
 ADVICE: dict[Finding, str] = {
@@ -105,10 +105,11 @@ class TrafficShift:
         if self._missing <= 0:
             self._sorted = np.sort(np.concatenate(self._learned), axis=0)
             self._learned = []
-            loose = LOOSE * self._tolerance
-            self.pictures = Drift(
-                band(self._sorted, tolerance=loose, levels=LEVELS), risk=self._risk
+            found = band(self._sorted, tolerance=LOOSE * self._tolerance, levels=LEVELS)
+            found.low[:, NUMBERS.index("blocks")] = (
+                0  # noise hides blocks: no sign of a re-encoding
             )
+            self.pictures = Drift(found, risk=self._risk)
 
     def _ranks(self, found: Floats) -> Floats:
         """p-values (N, T): the share of the first pictures that have as large a number."""

@@ -1,7 +1,10 @@
 """The numbers of a picture: each follows the change it is named after."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from guard.data import signs
 from guard.traffic.pictures import NUMBERS, numbers
@@ -33,6 +36,19 @@ def test_a_colder_light_changes_the_tint() -> None:
     """More blue than red is a smaller number."""
     cold = IMAGES * np.array([0.8, 1, 1.1], np.float32)[:, None, None]
     assert medians(cold)["tint"] < medians(IMAGES)["tint"]
+
+
+def test_a_jpeg_shows_its_blocks() -> None:
+    """Re-encoded pictures bend where blocks of eight meet; an attack makes no such line."""
+    files = [io.BytesIO() for _ in IMAGES]
+    for image, file in zip(IMAGES, files, strict=True):
+        pixels = (image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+        Image.fromarray(pixels).save(file, "JPEG", quality=40)
+    coded = np.stack([np.array(Image.open(file)) for file in files]).transpose(0, 3, 1, 2) / 255
+    noise = 8 / 255 * np.random.default_rng(0).choice([-1, 1], IMAGES.shape)
+    clean, noisy = medians(IMAGES)["blocks"], medians(IMAGES + noise)["blocks"]
+    assert medians(coded)["blocks"] > clean + 0.2
+    assert noisy < clean + 0.1
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 1, 1), (4, 300, 200)])
