@@ -74,7 +74,7 @@ class Room:
         pipeline = self.pipelines.get(suspect.model)
         if pipeline is None:
             return Explained(NOTHING, f"The model {suspect.model} is not served here.")
-        if pipeline.pack.digest != suspect.pack:
+        if suspect.pack not in (pipeline.pack.digest, *pipeline.pack.lineage):
             text = "The pack was changed since: what the squeezers made of it is not shown."
             return Explained(NOTHING, text)
         try:

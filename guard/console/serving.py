@@ -27,6 +27,7 @@ from guard.console.users import Users
 from guard.errors import ConfigError
 from guard.gateway.audit.recorder import Audit
 from guard.gateway.desk import Desk
+from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import Authenticator
 from guard.gateway.server import Running
 from guard.gateway.tls import watched_certificates
@@ -115,10 +116,26 @@ async def beside(gateway: Running, config: Config) -> AsyncIterator[Port]:
     """The console of a gateway that keeps suspects, on a port of its own."""
     if gateway.kept is None:
         raise ConfigError(f"{KEY}: there is nothing to review: set suspects.folder", key=KEY)
-    pipelines = {name: model.pipeline for name, model in gateway.servicer.models.items()}
+    pipelines = _Live(gateway.servicer.models)
     place = Place(gateway.kept.store, gateway.audit, gateway.authenticator, pipelines)
     with opened(config, place) as port:
         yield port
+
+
+class _Live(Mapping[str, Pipeline]):
+    """The pipelines of models by name, as they are when they are asked for: packs are promoted."""
+
+    def __init__(self, models: Mapping[str, GuardedModel]) -> None:
+        self._models = models
+
+    def __getitem__(self, name: str) -> Pipeline:
+        return self._models[name].pipeline
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
 
 
 class Place(NamedTuple):

@@ -155,8 +155,8 @@ class SuspectCalls:
         return read_filter(asked, client)
 
     def _classes(self, model: str, digest: str) -> Sequence[str]:
-        """The class names of a pack, where it still is the model's."""
+        """The class names of a pack, where it still is the model's, or what that learned from."""
         here = self._inference.models.get(model)
-        if here is None or here.pipeline.pack.digest != digest:
+        if here is None or digest not in (here.pipeline.pack.digest, *here.pipeline.pack.lineage):
             return ()
         return here.pipeline.classes

@@ -37,7 +37,7 @@ from guard.gateway import protocol
 from guard.pack import Pack
 from guard.pipeline import Pipeline
 from guard.testing import clean_images, make_pack, suspicious_images
-from tests.end_to_end.processes import GATEWAY, UPSTREAM, free_port, started, write_config
+from tests.end_to_end.processes import GATEWAY, UPSTREAM, Process, free_port, started, write_config
 from tests.gateway.children import make_child
 from tests.gateway.wire import infer_request
 
@@ -61,6 +61,7 @@ class Swapped:
     promotions: list[float] = field(default_factory=list)
     rollbacks: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)  # bytes of the gateway after each cycle
 
     @property
     def good(self) -> bool:
@@ -76,7 +77,9 @@ class Swapped:
             f"{self.codes.total():,} requests: {failed} failed {sorted(self.details)[:3] or ''}, "
             f"{self.mixed} answers that mix packs, {self.late} by a pack that was gone; "
             f"answers by pack {dict(sorted(self.packs.items()))}; "
-            f"latency {p50:.1f} ms (median), {p99:.1f} ms (99%)"
+            f"latency {p50:.1f} ms (median), {p99:.1f} ms (99%); resident "
+            f"{self.resident[0] / 1e6:.0f} MB after the first cycle, "
+            f"{self.resident[-1] / 1e6:.0f} MB after the last"
         )
 
 
@@ -134,7 +137,7 @@ def swapped(cycles: int, callers: int, folder: Path, pack: Path | None = None) -
         gateway = stack.enter_context(started(GATEWAY, str(config)))
         outcome = Swapped()
         names = [str(model["name"]) for model in models]
-        asyncio.run(_load(gateway.address, names, cycles, callers, said, outcome))
+        asyncio.run(_load(gateway, names, cycles, callers, said, outcome))
     return outcome
 
 
@@ -150,11 +153,16 @@ def _pool(pack: Path, *, own: bool) -> Floats:
 
 
 async def _load(
-    address: str, models: Sequence[str], cycles: int, callers: int, said: Said, outcome: Swapped
+    gateway: Process,
+    models: Sequence[str],
+    cycles: int,
+    callers: int,
+    said: Said,
+    outcome: Swapped,
 ) -> None:
     over = asyncio.Event()
     confirmed: dict[str, tuple[float, str]] = {}
-    async with grpc.aio.insecure_channel(address, [("grpc.enable_retries", 0)]) as channel:
+    async with grpc.aio.insecure_channel(gateway.address, [("grpc.enable_retries", 0)]) as channel:
         asking = [
             asyncio.create_task(_ask(channel, models, n, said, confirmed, over, outcome))
             for n in range(callers)
@@ -168,6 +176,7 @@ async def _load(
                 for model in models:
                     await _change(channel, name, model, fields, confirmed, outcome)
                 await asyncio.sleep(0.1)
+            outcome.resident.append(gateway.resident_bytes)
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r{cycle + 1}/{cycles} cycles, {dict(outcome.codes)}")
         over.set()

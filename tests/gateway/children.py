@@ -55,7 +55,8 @@ def make_child(
     (folder / "gate.json").write_text(json.dumps(report))
     about = {key: value for key, value in old.manifest.items() if key != "files"}
     serial = int(about.get("serial", 0)) + 1
-    about |= {"name": folder.name, "serial": serial, "parent": old.digest, **manifest}
+    about |= {"name": folder.name, "serial": serial, "parent": old.digest}
+    about |= {"lineage": [*old.lineage, old.digest], **manifest}
     write_manifest(folder, about)
     sign_pack(folder)
     return folder
