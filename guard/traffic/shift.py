@@ -105,11 +105,11 @@ class TrafficShift:
         if self._missing <= 0:
             self._sorted = np.sort(np.concatenate(self._learned), axis=0)
             self._learned = []
-            found = band(self._sorted, tolerance=LOOSE * self._tolerance, levels=LEVELS)
-            found.low[:, NUMBERS.index("blocks")] = (
+            edges = band(self._sorted, tolerance=LOOSE * self._tolerance, levels=LEVELS)
+            edges.low[:, NUMBERS.index("blocks")] = (
                 0  # noise hides blocks: no sign of a re-encoding
             )
-            self.pictures = Drift(found, risk=self._risk)
+            self.pictures = Drift(edges, risk=self._risk)
 
     def _ranks(self, found: Floats) -> Floats:
         """p-values (N, T): the share of the first pictures that have as large a number."""
