@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
 from guard import calibration, rows
 from guard.calibration import Calibration
 from guard.defenses.detector import Detector
+from guard.defenses.load import fill, initializers, weights
 from guard.errors import PackError
 from guard.onnx import Session
 from guard.pack import Pack
 from guard.rows import Rows, joined
 from guard.training.build import BROKEN, calibrate
-from guard.training.export import detector_parity, export_detector
+from guard.training.export import detector_parity
 from guard.training.reviewed import has_upstream
 
 # Rows on the operator's own clean pictures, from `guard calibrate`: their thresholds replace those
@@ -103,12 +106,34 @@ def write_parts(
     """Write all files that are used at run time; returns how far the two engines are apart."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evidence.onnx").write_bytes(parent.files["evidence.onnx"])
-    export_detector(detector, folder / "detector.onnx", classes=len(parent.classes))
+    (folder / "detector.onnx").write_bytes(refilled(parent.files["detector.onnx"], detector))
     parity = _parity(detector, folder / "detector.onnx", tables["holdout"], len(parent.classes))
     (folder / "golden.npz").write_bytes(_golden(parent, detector))
     (folder / "calibration.npz").write_bytes(calibration.dump(entries))
     (folder / rows.FILE).write_bytes(rows.dump(tables))
     return parity
+
+
+def refilled(model: bytes, detector: Detector) -> bytes:
+    """The parent's `detector.onnx` with this detector's numbers: no graph is made anew.
+
+    Raises PackError where they do not fit, bit for bit.
+    """
+    proto = onnx.load_model_from_string(model)
+    state = weights(detector)
+    for tensor in proto.graph.initializer:
+        if tensor.name in state:
+            value = state[tensor.name].numpy()
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    data = proto.SerializeToString(deterministic=True)
+    again = Detector(detector.defenses, hidden=detector.hidden)
+    before = initializers(model)
+    if any(name not in before or before[name].shape != x.shape for name, x in state.items()):
+        raise PackError("the parent's detector.onnx has another form than its manifest says")
+    fill(again, initializers(data))
+    if not all(torch.equal(x, state[name]) for name, x in weights(again).items()):
+        raise PackError("detector.onnx does not hold the detector's numbers")
+    return data
 
 
 def _parity(detector: Detector, model: Path, held: Rows, classes: int) -> float:

@@ -5,9 +5,11 @@ descends from. Anything else is computed again from the picture.
 """
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from guard import calibration
 from guard.defenses.upstream import COLUMN, upstream_odds
+from guard.durable import write_whole
 from guard.errors import InputError
 from guard.pack import Pack
 from guard.pipeline import Pipeline
@@ -25,7 +28,7 @@ from guard.training.reviewed import Reviewed
 from guard.verdict import Policy
 
 DAY = 86400.0  # seconds
-BATCH = 32  # pictures
+BATCH, PART = 32, 256  # pictures in a run, and in a file
 LABELS = ("adversarial", "benign")
 
 
@@ -44,12 +47,14 @@ def gather(
     *,
     model: str | None = None,
     seed: int = 0,
+    work: Path | None = None,
     log: Log = lambda _line: None,
 ) -> Gathered:
     """Reviewed suspects of one model, oldest first, as rows of the parent's graph.
 
-    model: None where there is only one; InputError where there are several, or where the parent's
-    graph cannot see a suspect's picture.
+    model: None where there is only one. work: a folder for what takes long, so that a stopped round
+    goes on. InputError where there are several models, or where the parent's graph cannot see a
+    suspect's picture.
     """
     left_out: Counter[str] = Counter()
     kept: dict[str, Case] = {}
@@ -65,7 +70,7 @@ def gather(
         raise InputError(f"these are suspects of {' and '.join(models)}: say which with --model")
     stored = _stored(parent)
     again = [case for case in found if case.pack not in stored]
-    fresh = _computed(again, parent, seed, log)
+    fresh = _computed(again, parent, seed, work, log)
     evidence = [fresh.get(case.id, (case.evidence, case.probabilities)) for case in found]
     features = _features(found, evidence, parent)
     finite = np.asarray(np.isfinite(features).all(1), bool)
@@ -104,31 +109,60 @@ def _unfit(case: Case, parent: Pack, model: str | None) -> str:
 
 
 def _computed(
-    cases: Sequence[Case], parent: Pack, seed: int, log: Log
+    cases: Sequence[Case], parent: Pack, seed: int, work: Path | None, log: Log
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Evidence and probabilities by id, from the pictures."""
+    """Evidence and probabilities by id, from the pictures; what `work` has is not made again."""
     if not cases:
         return {}
     log(f"{len(cases)} suspects were judged by another graph: their evidence is computed again")
     entries = calibration.load(parent.files["calibration.npz"])
-    policy = Policy(max_false_positive_rate=0.5)
+    secret = f"retrain {seed}".encode()
     pipeline = Pipeline(
-        parent, policy=policy, calibrations=entries, secret=f"retrain {seed}".encode()
+        parent, policy=Policy(max_false_positive_rate=0.5), calibrations=entries, secret=secret
     )
     found = {}
+    for start in range(0, len(cases), PART):
+        part = cases[start : start + PART]
+        kept = None if work is None else work / f"evidence-{_name(part, parent, secret)}.npz"
+        if kept is None or not kept.exists():
+            seen = _evidence(pipeline, part)
+            if kept is not None:
+                _keep(kept, seen)
+        else:
+            with np.load(kept, allow_pickle=False) as stored:
+                seen = stored["rows"], stored["probabilities"]
+        for case, row, answer in zip(part, *seen, strict=True):
+            found[case.id] = (row, answer)
+        log(f"evidence: {start + len(part)} of {len(cases)}")
+    return found
+
+
+def _evidence(pipeline: Pipeline, cases: Sequence[Case]) -> tuple[Floats, Floats]:
+    """(R, E) and (R, K)."""
+    rows, answers = [], []
     for start in range(0, len(cases), BATCH):
         part = cases[start : start + BATCH]
         images = [case.image() for case in part]
         for case, image in zip(part, images, strict=True):
-            if image.shape != parent.input_shape:
+            if image.shape != pipeline.input_shape:
                 shape = "x".join(map(str, image.shape))
                 raise InputError(f"suspect {case.id} is {shape}: the pack cannot judge it")
         seen = pipeline.evidence(pipeline.pixels(np.stack(images)))
-        for case, row, answer in zip(part, seen.rows, seen.probabilities, strict=True):
-            found[case.id] = (row, answer)
-        if start // BATCH % 10 == 9:
-            log(f"evidence: {start + len(part)} of {len(cases)}")
-    return found
+        rows.append(seen.rows)
+        answers.append(seen.probabilities)
+    return np.concatenate(rows), np.concatenate(answers)
+
+
+def _name(cases: Sequence[Case], parent: Pack, secret: bytes) -> str:
+    text = [parent.digest, secret.hex(), *(case.id for case in cases)]
+    return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
+
+
+def _keep(path: Path, seen: tuple[Floats, Floats]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, rows=seen[0], probabilities=seen[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, buffer.getvalue())
 
 
 def _features(

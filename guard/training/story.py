@@ -25,6 +25,7 @@ def story(
     selection: Mapping[str, object],
     report: Report,
     *,
+    went: Mapping[str, float],
     seen: Sequence[str],
     fresh: Rows | None,
     trained_by: str,
@@ -32,7 +33,8 @@ def story(
     """The manifest's `retrained`, as JSON.
 
     new: what was learned from; selection: what it was chosen by, and the rest by reason;
-    seen: marks of all that any round had in its hands; fresh: rows made here on top.
+    went: how much of the lesson each head kept; seen: marks of all that any round had in its hands;
+    fresh: rows made here on top.
     """
     lines = [_line(new, number) for number in range(len(new))]
     return {
@@ -52,7 +54,7 @@ def story(
         "reviewers": _reviewers(new),
         "ids_sha256": _digest(sorted(new.id.tolist())),
         "rows_sha256": hashlib.sha256(np.ascontiguousarray(new.features).tobytes()).hexdigest(),
-        "finetune": asdict(report),
+        "finetune": {**asdict(report), "kept": dict(went)},
         "fresh": {} if fresh is None else dict(Counter(fresh.kinds[k] for k in fresh.kind)),
         "rows": lines,
         "seen": list(seen),
@@ -108,9 +110,11 @@ def _trained(learned: Mapping[str, Any]) -> str:
         if spent
         else ""
     )
+    kept = ", ".join(f"{name} {value:.0%}" for name, value in learned["kept"].items())
     return (
         f"New rows carried {share} of the weight. Drift of the weights (relative, at most "
-        f"{learned['cap']:g}): {drift}.{private}"
+        f"{learned['cap']:g}): {drift}. Of the way to what was "
+        f"learned, each head went as far as the hold-out allows: {kept}.{private}"
     )
 
 
