@@ -26,7 +26,7 @@ def calibrate_on_sample(models: Iterable[tuple[Model, Any]], export: Path, out: 
         )
         path = out / f"{model.name}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, found.entries)
+        write(path, found.entries, found.rows)
         low, high = found.entries["upstream" if model.upstream else "alone"].realised_rate(
             pipeline.policy.max_false_positive_rate
         )

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from guard.calibration import Calibration
 from guard.errors import InputError
 from guard.pipeline import Evidence, Pipeline
+from guard.rows import Rows
+from guard.training.calibrate import seen_rows
 from guard.training.cases import Case
 from guard.verdict import Policy
 
@@ -30,6 +32,7 @@ class Sampled:
     """What came of a sample."""
 
     entries: Entries
+    rows: Rows  # what they come from: the next detector is calibrated on it too
     benign: int
     left_out: Mapping[str, int]  # suspects by reason
     busiest: float  # the share that one client sent
@@ -57,13 +60,15 @@ def calibrate_on(
     _check(len(chosen), left_out["not settled"], len(benign), pipeline.policy, model)
     seen = _evidence(pipeline, benign)
     about = {**about, "pack": pipeline.pack.digest, "images": str(len(benign))}
-    entries = {"alone": _fit(pipeline, seen, None, about)}
+    entries, both = {"alone": _fit(pipeline, _scores(pipeline, seen, None), False, about)}, None
     if upstream:
         answer = np.stack([case.upstream for case in benign if case.upstream is not None])
-        entries["upstream"] = _fit(pipeline, seen, answer, about)
+        both = _scores(pipeline, seen, answer)
+        entries["upstream"] = _fit(pipeline, both, True, about)
     most = Counter(case.client for case in benign).most_common(1)[0][1]
     left = {reason: count for reason, count in left_out.items() if count}
-    return Sampled(entries, len(benign), left, most / len(benign))
+    rows = seen_rows(pipeline, seen.rows, both)
+    return Sampled(entries, rows, len(benign), left, most / len(benign))
 
 
 def _unfit(case: Case, model: str, *, upstream: bool) -> str:
@@ -113,12 +118,13 @@ def _seen(pipeline: Pipeline, case: Case, *, stored: bool) -> tuple[Floats, Floa
     return fresh.rows[0], fresh.probabilities[0]
 
 
-def _fit(
-    pipeline: Pipeline, seen: Evidence, answer: Floats | None, about: dict[str, str]
-) -> Calibration:
+def _scores(pipeline: Pipeline, seen: Evidence, answer: Floats | None) -> Floats:
     scores = pipeline.judge(seen, answer).scores
     finite = np.isfinite(scores).all(1)
     if not finite.all():
         raise InputError(f"{int((~finite).sum())} of {len(scores)} suspects have no finite score")
-    names = pipeline.score_names(upstream=answer is not None)
-    return Calibration.fit(names, scores, about=about)
+    return scores
+
+
+def _fit(pipeline: Pipeline, scores: Floats, upstream: bool, about: dict[str, str]) -> Calibration:
+    return Calibration.fit(pipeline.score_names(upstream=upstream), scores, about=about)

@@ -16,6 +16,7 @@ from guard.pipeline import Pipeline
 from guard.suspects.export import write_export
 from guard.suspects.record import Review, Row, Suspect
 from guard.testing import classifier_onnx, clean_images, make_pack, suspicious_images
+from guard.training.calibrate import kept_rows
 from guard.training.cases import Case, from_gateway
 from guard.training.sampled import Sampled, calibrate_on
 from guard.verdict import Decision
@@ -214,6 +215,9 @@ def test_the_command_reads_an_export_and_writes_what_serving_reads(
     assert "40 benign pictures of traffic" in text
     written = calibration.load(tmp_path / "tiny.npz")
     assert {key: len(one) for key, one in written.items()} == {"alone": 40, "upstream": 40}
+    rows = kept_rows(tmp_path / "tiny.npz")
+    assert rows is not None
+    assert len(rows) == 40
     served = Pipeline.load(
         pipeline.pack.folder, calibration_file=tmp_path / "tiny.npz", max_false_positive_rate=0.05
     )
