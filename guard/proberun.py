@@ -52,11 +52,14 @@ def probe(pack: Pack, *, seconds: float = SECONDS, memory: int = MEMORY) -> Prob
     Raises PackError where that fails, takes longer than `seconds` or more than `memory` bytes.
     """
     started = time.monotonic()
-    child = subprocess.Popen(  # noqa: S603  # nosec B603 (ourselves)
-        [sys.executable, "-c", START, str(seconds), str(memory)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        start_new_session=True, env=_environment(),
-    )  # fmt: skip
+    try:
+        child = subprocess.Popen(  # noqa: S603  # nosec B603 (ourselves)
+            [sys.executable, "-c", START, str(seconds), str(memory)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True, env=_environment(),
+        )  # fmt: skip
+    except OSError as error:
+        raise PackError(f"{pack.folder}: no probe run can be started: {error}") from error
     try:
         said, _ = child.communicate(_packed(pack), timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -76,6 +79,17 @@ def probe(pack: Pack, *, seconds: float = SECONDS, memory: int = MEMORY) -> Prob
     if error:
         raise PackError(f"{pack.folder}: the probe run failed: {error}")
     return Probe(time.monotonic() - started, peak, network)
+
+
+# Digests of what ran well: a candidate is watched first and promoted later.
+_ran: set[str] = set()
+
+
+def probe_once(pack: Pack) -> None:
+    """`probe`, where this process has not seen it succeed with this very pack."""
+    if pack.digest not in _ran:
+        probe(pack)
+        _ran.add(pack.digest)
 
 
 def main(seconds: str, memory: str) -> int:
