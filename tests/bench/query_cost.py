@@ -1,4 +1,4 @@
-"""What watching for query sequences costs: time and memory of a query, at a long history.
+"""What watching traffic costs: time and memory of a query, at a long history.
 
 python -m tests.bench.query_cost [--remembered 100000] [--queries 500] [--size 32]
 
@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from guard.calibration import Calibration
 from guard.data import signs
+from guard.traffic.callers import Callers
 from guard.traffic.features import HASHES, Features, Seen
 from guard.traffic.memory import Reach
 from guard.traffic.queries import QueryWatch
+from guard.traffic.shift import TrafficShift
 
 SIGNS = 500
 
@@ -34,8 +37,25 @@ def filled(remembered: int, shape: tuple[int, int, int]) -> QueryWatch:
     return watch
 
 
+def drift(images: np.ndarray) -> list[float]:  # type: ignore[type-arg]
+    """Seconds for each picture (N, C, H, W), once the first ones are learned."""
+    random = np.random.default_rng(2)
+    scores = np.sort(random.random((4000, 1)).astype(np.float32), axis=0)
+    entry = Calibration(("detector",), scores)
+    shift = TrafficShift(entry, risk=0.001, tolerance=0.25, reference=200)
+    callers = Callers(entry, most=1000, risk=0.001, tolerance=0.25)
+    shift.see(random.random(200).astype(np.float32), images[:200])
+    times = []
+    for number, image in enumerate(images[200:]):
+        p_value = random.random(1).astype(np.float32)
+        start = time.perf_counter()
+        callers.see(f"caller {number % 10}", p_value[shift.see(p_value, image[None])])
+        times.append(time.perf_counter() - start)
+    return times
+
+
 def main() -> None:
-    """Print one line."""
+    """Print two lines."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,6 +82,10 @@ def main() -> None:
         f"{watch.memory.bytes / asked.remembered:.0f} bytes a query; resident {early:.0f} MB "
         f"early, {resident():.0f} MB after {asked.queries:,} queries"
     )
+    noise = random.uniform(-0.3, 0.3, (2 * SIGNS, *shape)).astype(np.float32)
+    times = np.array(drift(np.clip(np.concatenate([images, images]) + noise, 0, 1)))
+    p50, p99 = np.percentile(times, [50, 99]) * 1e3
+    print(f"drift: p50 {p50:.2f} ms, p99 {p99:.2f} ms, mean {1e3 * times.mean():.2f} ms a picture")
 
 
 def resident() -> float:
