@@ -35,6 +35,7 @@ def explain(config: Config, model: Model, pipeline: Pipeline) -> Iterator[str]:
     yield from _budget(model, policy, pipeline)
     yield f"  on failure: {_posture(policy)}"
     yield f"  exposes: {policy.expose}"
+    yield f"  tells: {_tells(model)}"
     yield f"  queries: {_queries(model, policy)}"
     yield f"  drift: {_drift(model)}"
 
@@ -53,6 +54,18 @@ def _queries(model: Model, policy: Policy) -> str:
         f"{queries.alarm} that nearly repeat each other within {queries.seconds:g} s: {action}; "
         f"{queries.remembered} remembered"
     )
+
+
+def _tells(model: Model) -> str:
+    harden = model.output.harden
+    parts = ["the label alone"] if harden.label_only else []
+    parts += [f"the first {harden.top_k} classes"] if harden.top_k else []
+    parts += [f"{harden.decimals} decimals"] if harden.decimals is not None else []
+    parts += [f"no probability above {harden.most:g}"] if harden.most < 1 else []
+    if not parts:
+        return "answers in full (output.harden)"
+    exempt = f"; in full to {', '.join(harden.exempt)}" if harden.exempt else ""
+    return ", ".join(parts) + exempt
 
 
 def _drift(model: Model) -> str:

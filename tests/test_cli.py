@@ -83,6 +83,14 @@ def test_check_says_whether_drift_is_watched(tmp_path: Path, pack: Path) -> None
     assert "drift: one picture in 30 compared with the calibration and the first 2000" in text
 
 
+def test_check_says_how_much_answers_tell(tmp_path: Path, pack: Path) -> None:
+    """All of it by default, and what is taken away where something is."""
+    assert "tells: answers in full" in run("check", config(tmp_path, pack))[1]
+    lines = ["[models.output.harden]", "top_k = 2", "decimals = 1", 'exempt = ["analyst"]']
+    text = run("check", config(tmp_path, pack, *lines))[1]
+    assert "tells: the first 2 classes, 1 decimals; in full to analyst" in text
+
+
 def test_check_names_an_unknown_key(tmp_path: Path, pack: Path) -> None:
     """A typo in the settings is exit status 2 and names the key."""
     status, text = run("check", config(tmp_path, pack, "budged = 0.1"))
