@@ -9,6 +9,7 @@ begun goes on to its end, whether or not its caller waits for it.
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Coroutine, MutableMapping
@@ -29,6 +30,7 @@ from guard.gateway.status import ForbiddenError, NotOfferedError, code_of
 from guard.metrics import Promotion
 from guard.pack import Pack
 from guard.pipeline import Pipeline
+from guard.proberun import probe_once
 
 Change = Literal["model.shadow", "model.promote", "model.rollback"]
 OUTCOMES: dict[Change, Promotion] = {
@@ -53,7 +55,10 @@ class Promotions:
     """Over the models of one gateway, one change at a time."""
 
     def __init__(
-        self, loading: Loading, models: MutableMapping[str, GuardedModel], audit: Audit
+        self,
+        loading: Loading,
+        models: MutableMapping[str, GuardedModel],
+        audit: Audit,
     ) -> None:
         self._loading, self._packs = loading, loading.packs
         self._models, self._audit = models, audit
@@ -136,8 +141,9 @@ class Promotions:
         return standing.shadowed(entry)
 
     async def _ready(self, model: Model, pack: Pack) -> Pipeline:
-        """A candidate made ready, where its thresholds are for the answers that it will see."""
+        """A candidate made ready: it ran elsewhere, its thresholds are for what it will see."""
         here = self._models[model.name]
+        await asyncio.to_thread(probe_once, pack)
         pipeline = await asyncio.to_thread(self._loading.ready, here, pack)
         check_thresholds(pipeline, here.pipeline)
         return pipeline
@@ -164,7 +170,7 @@ class Promotions:
             await new.retire()
             raise
         self._models[model.name] = new
-        self._begin(old.retire())
+        self._begin(_farewell(old))
         metrics.serving(model.name, pack.name, pack.digest, pack.serial)
         metrics.shadowing(model.name)
         return standing
@@ -227,6 +233,13 @@ class Promotions:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _farewell(old: GuardedModel) -> None:
+    """Put away what served, and give its memory back: it is many megabytes, held in circles."""
+    await old.retire()
+    del old
+    await asyncio.to_thread(gc.collect)
 
 
 def _submitter(who: Identity, standing: Standing, name: str, pack: Pack) -> str:

@@ -12,7 +12,7 @@ import pytest
 from guard.client import CallError, Client
 from guard.config import Config
 from guard.errors import AuditError, PackError, UnknownModelError
-from guard.gateway import protocol
+from guard.gateway import promotion, protocol
 from guard.gateway.audit.recorder import Audit
 from guard.gateway.guarded import GuardedModel
 from guard.gateway.identity import ANONYMOUS, Identity
@@ -204,6 +204,25 @@ async def test_what_nobody_compared_or_signed_is_never_promoted(
             assert str(tmp_path) not in str(caught.value)
         assert shop.serving == "tiny"
         assert {outcome for _, _, outcome in shop.audit.said} == {"FAILED_PRECONDITION"}
+
+
+async def test_what_does_not_run_elsewhere_never_runs_here(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A candidate is tried in a process of its own first; one that fails there is refused."""
+    tried = []
+
+    def failing(pack: Pack) -> None:
+        tried.append(pack.name)
+        raise PackError(f"{pack.name}: the golden vectors took too long")
+
+    monkeypatch.setattr(promotion, "probe_once", failing)
+    async with opened(config) as shop:
+        for change in (shop.changes.promote, shop.changes.shadow):
+            with pytest.raises(PackError, match="took too long"):
+                await change(ANONYMOUS, "", "tiny-r1")
+        assert (shop.serving, shop.model.shadow) == ("tiny", None)
+    assert tried == ["tiny-r1", "tiny-r1"]
 
 
 async def test_nobody_who_is_known_approves_what_they_submitted(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,17 @@ async def test_a_request_under_way_is_answered_by_the_pack_it_began_with(
             assert shop.model.tally is old.tally
             names = {thread.name.rpartition("_")[0] for thread in threading.enumerate()}
             assert "evidence-tiny" not in names
+
+
+async def test_what_was_replaced_is_forgotten(tiny_pack: Path, tmp_path: Path) -> None:
+    """Packs are megabytes: a gateway that was promoted a hundred times is no larger for it."""
+    make_child(tiny_pack, tmp_path / "packs" / "tiny-r1")
+    folders = {"packs": str(tmp_path / "packs"), "state": str(tmp_path / "state")}
+    async with opened(gateway_config(tiny_pack, gateway=folders)) as shop:
+        old = weakref.ref(shop.model.pipeline)
+        await shop.changes.promote(ANONYMOUS, "", "tiny-r1")
+        await shop.changes.close()
+        assert old() is None
 
 
 async def test_uses_are_over_when_the_last_one_is() -> None:
