@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 ADVICE: dict[Finding, str] = {
     "learning": "the first pictures are being learned; p-values are as calibrated",
     "steady": "pictures are as before, p-values as calibrated",
-    "harmless": "pictures have changed, p-values are as calibrated: nothing to do",
+    "harmless": "pictures have changed, p-values are as calibrated so far: nothing to do",
     "recalibrate": "pictures have changed, and p-values with them: look at a few suspects, then"
     " recalibrate on traffic (`guard calibrate --from-suspects`)",
     "suspicious": "more small p-values on pictures that look as before: an attack, or another"
