@@ -12,6 +12,7 @@ from guard.gateway.uses import Uses
 from guard.testing import FakeUpstream, clean_images, gateway_config
 from tests.bench.swap import CLOSE, Said, _pool, swapped
 from tests.gateway.children import make_child
+from tests.gateway.setting import until
 from tests.gateway.test_promotion import opened
 from tests.gateway.wire import infer_request
 
@@ -49,7 +50,7 @@ async def test_a_request_under_way_is_answered_by_the_pack_it_began_with(
     """Its evidence was the old pack's, so are its scores; the old one goes after that answer."""
     make_child(tiny_pack, tmp_path / "packs" / "tiny-r1")
     folders = {"packs": str(tmp_path / "packs"), "state": str(tmp_path / "state")}
-    async with FakeUpstream(delay=0.3) as upstream:
+    async with FakeUpstream(delay=1.5) as upstream:
         config = gateway_config(tiny_pack, upstream=upstream.address, gateway=folders)
         async with opened(config) as shop:
             old = shop.model
@@ -61,15 +62,14 @@ async def test_a_request_under_way_is_answered_by_the_pack_it_began_with(
                 return str(served.response.parameters["guard_pack"].string_param)
 
             asking = asyncio.create_task(asked())
-            await asyncio.sleep(0.05)
+            await until(lambda: upstream.requests)
             await shop.changes.promote(ANONYMOUS, "", "tiny-r1")
             assert (shop.model is old, asking.done()) == (False, False)
             assert await asking == old.pipeline.pack.digest
             await shop.changes.close()
             assert shop.model.upstream is old.upstream
             assert shop.model.tally is old.tally
-            names = {thread.name.rpartition("_")[0] for thread in threading.enumerate()}
-            assert "evidence-tiny" not in names
+            await until(lambda: "evidence-tiny_0" not in {t.name for t in threading.enumerate()})
 
 
 async def test_what_was_replaced_is_forgotten(tiny_pack: Path, tmp_path: Path) -> None:
