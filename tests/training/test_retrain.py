@@ -14,11 +14,12 @@ from guard.errors import InputError, PackError
 from guard.pack import Pack
 from guard.pipeline import Pipeline
 from guard.provenance import check_provenance
-from guard.rows import Rows
+from guard.rows import Rows, joined
 from guard.training import retrain as module
 from guard.training.calibrate import write
 from guard.training.candidate import OPERATOR, thresholds
 from guard.training.gather import mark
+from guard.training.private import Private
 from guard.training.retrain import HELD, Order, Outcome, Own, own, retrain
 from guard.training.reviewed import from_traffic
 from tests.training.traffic import cases, features, small_pack
@@ -177,3 +178,32 @@ def test_a_pack_without_rows_cannot_be_retrained(tmp_path: Path) -> None:
     bare = Pack.load(make_pack(tmp_path / "bare"), check_pin=False)
     with pytest.raises(PackError, match="keeps no rows"):
         retrain([], Order(bare, tmp_path / "out"))
+
+
+def test_a_round_may_teach_what_was_made_here(parent: Pack, tmp_path: Path) -> None:
+    """Fresh rows are trusted: no share, no filter; they are replayed later, and told apart."""
+    table = rows.load(parent.files[rows.FILE])["learn"].columns
+    made = [
+        Rows.of(kind, table, features(parent, 80, attack=attack), suspicious=attack)
+        for kind, attack in (("fresh clean", False), ("fresh Square", True))
+    ]
+    order = Order(parent, tmp_path / "small-r1", fresh=joined(made), steps=40)
+    found = retrain([], order)
+    assert found.retrained["fresh"] == {"fresh clean": 80, "fresh Square": 80}
+    assert found.retrained["counts"]["learned"] == 0
+    learn = rows.load(Pack.load(found.folder, check_pin=False).files[rows.FILE])["learn"]
+    assert len(learn.only("fresh Square")) == 80
+    assert not from_traffic(learn).any()
+
+
+def test_a_private_round_says_what_was_spent(parent: Pack, tmp_path: Path) -> None:
+    """DP-SGD by Opacus: epsilon and delta are in the card and in the provenance."""
+    private = Private(noise=2.0, delta=1e-4)
+    order = Order(parent, tmp_path / "small-r1", private=private, steps=5)
+    found = retrain(cases(parent, 60), order)
+    spent = found.retrained["finetune"]["privacy"]
+    assert 0 < spent["epsilon"] < 10
+    assert (
+        f"epsilon {spent['epsilon']:.2f} at delta 0.0001"
+        in (found.folder / "MODEL_CARD.md").read_text()
+    )
