@@ -94,6 +94,32 @@ def test_a_point_is_enough_where_there_are_many() -> None:
     assert "clean" in refused(judge(side(Toy(ROWS.features[quiet[: allowed + 4], 1], 10.0))))
 
 
+def test_from_a_thousand_pictures_on_the_tolerance_alone_decides() -> None:
+    """A loss of 15 that equals might show is refused of 1,000 pictures, and not of 999."""
+    for count in (ENOUGH, ENOUGH - 1):
+        before = np.arange(count) >= 100
+        after = (np.arange(count) < 100) | (np.arange(count) >= 215)
+        pair = Pair(before, after, np.ones(count, bool))
+        row = pair.row("part", "name", "alone", 0.05, tolerance=0.01, level=0.05)
+        assert (row.lost, row.won) == (115, 100)
+        assert row.chance > 0.05
+        assert row.refused == (count == ENOUGH)
+
+
+def test_single_attacks_and_classes_may_lose_more() -> None:
+    """One point for all together, two for one attack or corruption, five for one class."""
+    least = {row.part: 1.0 for row in judge(side()).rows}
+    for row in judge(side()).rows:
+        least[row.part] = min(least[row.part], round(row.tolerance, 4))
+    assert least == {
+        "all together": 0.01,
+        "corrupted pictures": 0.02,
+        "static attacks": 0.02,
+        "benign pictures by class": 0.05,
+        "static attacks by class": 0.05,
+    }
+
+
 def test_few_pictures_need_more_than_chance() -> None:
     """Of a hundred pictures three lost are no proof, and the wider tolerance is stated."""
     flags = np.ones(100, bool)
