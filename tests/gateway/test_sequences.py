@@ -125,5 +125,5 @@ async def test_off_is_off(tiny_pack: Path) -> None:
         here = await settings.start(tiny_pack, turning(), **ENFORCE)
         before = attacks()
         await ask(here, near(6))
-        await until(lambda: here.model.images == 6)
+        await until(lambda: here.model.tally.images == 6)
         assert attacks() == before
