@@ -9,6 +9,7 @@ Nothing here is trained and nothing needs torch: the pack's classifier names the
 channel, its defence is suspicious of stripes. Building the pack needs the package `onnx`.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,9 @@ def make_pack(folder: Path, *, shape: tuple[int, int, int] = SHAPE) -> Path:
     (folder / "calibration.npz").write_bytes(calibration.dump(_calibrations()))
     _write_golden(folder, shape)
     (folder / "MODEL_CARD.md").write_text("A pack for tests. It defends nothing.\n")
-    pack.write_manifest(folder, _manifest(folder.name, shape))
-    if folder.name not in pack.shipped_digests():
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name)
+    pack.write_manifest(folder, _manifest(name, shape))
+    if name not in pack.shipped_digests():
         pack.sign_pack(folder)
     return folder
 
