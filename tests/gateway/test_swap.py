@@ -4,6 +4,7 @@ import asyncio
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,30 +45,49 @@ def test_every_number_tells_which_pack_it_is_of(tiny_pack: Path, tmp_path: Path)
                 assert (apart[:, -1] > 10 * CLOSE).any()
 
 
+class Waiting:
+    """An upstream that answers once it may."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner, self.asked, self.may = inner, asyncio.Event(), asyncio.Event()
+
+    async def infer(self, question: Any) -> Any:
+        """The inner one's answer."""
+        self.asked.set()
+        await self.may.wait()
+        return await self._inner.infer(question)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 async def test_a_request_under_way_is_answered_by_the_pack_it_began_with(
     tiny_pack: Path, tmp_path: Path
 ) -> None:
     """Its evidence was the old pack's, so are its scores; the old one goes after that answer."""
     make_child(tiny_pack, tmp_path / "packs" / "tiny-r1")
     folders = {"packs": str(tmp_path / "packs"), "state": str(tmp_path / "state")}
-    async with FakeUpstream(delay=1.5) as upstream:
+    async with FakeUpstream() as upstream:
         config = gateway_config(tiny_pack, upstream=upstream.address, gateway=folders)
         async with opened(config) as shop:
             old = shop.model
-            request = infer_request(clean_images([1]), outputs=["guard_scores"])
+            waiting: Any = Waiting(old.upstream)
+            old.upstream = waiting
+            request = infer_request(clean_images([1]), outputs=["probabilities", "guard_scores"])
 
             async def asked() -> str:
                 with old.uses:
-                    served = await old.infer(request, request.SerializeToString(), timeout=5)
+                    served = await old.infer(request, request.SerializeToString(), timeout=60)
                 return str(served.response.parameters["guard_pack"].string_param)
 
             asking = asyncio.create_task(asked())
-            await until(lambda: upstream.requests)
+            await asyncio.wait_for(waiting.asked.wait(), 20)
             await shop.changes.promote(ANONYMOUS, "", "tiny-r1")
             assert (shop.model is old, asking.done()) == (False, False)
+            waiting.may.set()
             assert await asking == old.pipeline.pack.digest
             await shop.changes.close()
-            assert shop.model.upstream is old.upstream
+            assert shop.model.upstream is waiting
             assert shop.model.tally is old.tally
             await until(lambda: "evidence-tiny_0" not in {t.name for t in threading.enumerate()})
 
