@@ -8,7 +8,7 @@ import json
 import os
 import resource
 import socket
-import subprocess
+import subprocess  # nosec B404
 import sys
 import time
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def probe(pack: Pack, *, seconds: float = SECONDS, memory: int = MEMORY) -> Prob
     """
     started = time.monotonic()
     try:
-        child = subprocess.Popen(  # noqa: S603  # nosec B603 (ourselves)
+        child = subprocess.Popen(  # noqa: S603  # nosec B603 - ourselves
             [sys.executable, "-c", START, str(seconds), str(memory)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True, env=_environment(),
@@ -70,14 +70,14 @@ def probe(pack: Pack, *, seconds: float = SECONDS, memory: int = MEMORY) -> Prob
             child.communicate()
     try:
         told = strict.parse(said[:MAX_SAID])
-        error, peak, network = str(told["error"]), int(told["memory"]), bool(told["network"])
+        wrong, peak, network = str(told["error"]), int(told["memory"]), bool(told["network"])
     except (ValueError, KeyError, TypeError):
         raise PackError(
             f"{pack.folder}: the probe run ended with status {child.returncode}, "
             f"within {seconds:g} s and {memory >> 20} MiB"
         ) from None
-    if error:
-        raise PackError(f"{pack.folder}: the probe run failed: {error}")
+    if wrong:
+        raise PackError(f"{pack.folder}: the probe run failed: {wrong}")
     return Probe(time.monotonic() - started, peak, network)
 
 

@@ -1,4 +1,4 @@
-"""One round of learning, as `guard retrain` does it: choose, learn, calibrate, ask the gate."""
+"""One round of learning, as `guard retrain` does it: choose, learn, temper, calibrate, gate."""
 
 import copy
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from guard.training.finetune import finetune
 from guard.training.heads import Heads
 from guard.training.retrain import HELD
 from guard.training.selection import Limits, select
+from guard.training.temper import temper
 from tests.poisoning.pool import Pool
 
 BUDGET = 0.05
@@ -43,7 +44,14 @@ def play(parent: Detector, tables: Tables, pool: Pool, *, seed: int, **how: Any)
     chosen = select(new, learn, Limits())
     taken = chosen.kept & ~held
     lesson, asked = new.subset(taken), new.subset(chosen.kept & held)
-    child, _ = finetune(parent, learn, lesson.rows(), lesson.has_upstream, seed=seed, **how)
+    taught, _ = finetune(parent, learn, lesson.rows(), lesson.has_upstream, seed=seed, **how)
+
+    def worse(found: Detector) -> set[str]:
+        sides = _side(parent, tables), _side(found, tables)
+        refused = compare(*sides, holdout=tables["holdout"], heads=("upstream",)).refused
+        return {row.head for row in refused}
+
+    child, _ = temper(parent, taught, worse)
     gate = compare(
         _side(parent, tables),
         _side(child, tables),
