@@ -53,7 +53,7 @@ def probe(pack: Pack, *, seconds: float = SECONDS, memory: int = MEMORY) -> Prob
     """
     started = time.monotonic()
     try:
-        child = subprocess.Popen(  # noqa: S603  # nosec B603 - ourselves
+        child = subprocess.Popen(  # noqa: S603  # nosec B603
             [sys.executable, "-c", START, str(seconds), str(memory)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True, env=_environment(),
