@@ -378,4 +378,5 @@ def test_every_call_about_suspects_has_an_act_here() -> None:
     role: Role = "analyst"
     assert role in permissions.TABLE["/guard.v1.Guard/ListSuspects"]
     calls = {path.rpartition("/")[2] for path in permissions.TABLE if "guard.v1" in path}
-    assert calls - {"Status", "Inspect"} == {call for call, _ in ACTS.values()}
+    others = {"Status", "Inspect", *(call for call in calls if call.endswith(("Pack", "Packs")))}
+    assert calls - others == {call for call, _ in ACTS.values()}
