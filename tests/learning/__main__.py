@@ -1,14 +1,15 @@
 """It learns: attacks that a pack's detector never saw, through a live gateway, before and after.
 
 python -m tests.learning --pack models/signs [--data signs] [--victim FOLDER] [--only FAMILY ...]
-                         [--count 1000] [--labels 600] [--sample-rate 0.25] [--json FILE]
+                         [--rounds 2] [--count 1000] [--labels 600] [--sample-rate 0.25] [--json FILE]
 
 For each family: a gateway in front of a production classifier that is no part of the pack; attacks
 of the family that fool it and clean pictures are sent by 20 callers; suspects and a random sample
 of all traffic are labelled through the public calls by a reviewer who is right; `guard retrain` and
-`guard promote` run; then other pictures, attacked and clean, are sent again.
+`guard promote` run; then other pictures, attacked and clean, are sent again. The next round goes on
+from there, with pictures that were not attacked before.
 before, after   share flagged at a budget of 5% among attacks that fool, on pictures never sent
-clean           share of clean pictures flagged; corrupted: the worst of six corruptions
+clean           share of clean pictures flagged; corrupted: the mean over six corruptions
 known           the largest loss on the attacks that the detector was trained against, in points
 --victim: a classifier that `guard train classifier` left; without it one is trained on signs.
 """
@@ -17,7 +18,8 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,59 +57,82 @@ def shares(stage: Stage, constants: Mapping[str, Tensor], held: Tensor) -> dict[
     return {name: float((stage.p_values(x) <= BUDGET).mean()) for name, x in sent.items() if len(x)}
 
 
+@dataclass(frozen=True)
+class School:
+    """What does not change from round to round."""
+
+    stage: Stage
+    held: Tensor
+    constants: Mapping[str, Tensor]
+    labels: int
+
+    def shares(self) -> dict[str, float]:
+        """Share flagged, by what is sent; "attack": the family."""
+        return shares(self.stage, self.constants, self.held)
+
+
 def learn(
-    stage: Stage,
-    pack: Path,
-    attacks: Tensor,
-    clean: Tensor,
-    held: Tensor,
-    constants: Mapping[str, Tensor],
-    labels: int,
+    school: School, pack: Path, attacks: Tensor, clean: Tensor, number: int
 ) -> dict[str, Any]:
-    """One round, from the first picture to the last."""
-    before = shares(stage, constants, held)
+    """One round, from the first picture to the last; the next one's pack is `candidate`."""
+    stage = school.stage
     traffic = torch.cat([attacks, clean])
     truth = {fingerprint(x): n < len(attacks) for n, x in enumerate(traffic.numpy())}
     order = torch.from_numpy(np.random.default_rng(9).permutation(len(traffic)))
     since = time.time()
     stage.send(traffic[order])
-    labelled = review(stage, truth, labels, since=since)
-    start, candidate = time.monotonic(), stage.folder / "packs" / "candidate"
+    labelled = review(stage, truth, school.labels, since=since)
+    start, name = time.monotonic(), f"candidate-{number}"
+    candidate = stage.folder / "packs" / name
+    own = () if number else ("--calibration", stage.folder / f"{MODEL}.npz")
     said = command(
         "retrain", "--pack", pack, "--out", candidate, "--at", stage.address,
-        "--model", MODEL, "--calibration", stage.folder / f"{MODEL}.npz",
+        "--model", MODEL, *own,
         "--token-file", stage.token_file("trainer", "trainer"), refused=True,
     )  # fmt: skip
-    seconds = time.monotonic() - start
     found: dict[str, Any] = {
-        "sent": {"attacks": len(attacks), "clean": len(clean)}, "held": len(held),
-        "labelled": labelled, "retrain_seconds": seconds, "before": before, "said": said,
-        "promoted": candidate.is_dir(),
+        "sent": {"attacks": len(attacks), "clean": len(clean)}, "labelled": labelled,
+        "retrain_seconds": time.monotonic() - start, "said": said,
+        "promoted": candidate.is_dir(), "candidate": str(candidate),
     }  # fmt: skip
-    if not found["promoted"]:
-        return found
-    submit = ("--at", stage.address, "--token-file", stage.token_file("trainer", "trainer"))
-    command("promote", "candidate", "--model", MODEL, "--shadow", *submit)
-    approve = ("--at", stage.address, "--token-file", stage.token_file("boss", "approver"))
-    command("promote", "candidate", "--model", MODEL, *approve)
-    found["after"] = shares(stage, constants, held)
+    if found["promoted"]:
+        submit = ("--at", stage.address, "--token-file", stage.token_file("trainer", "trainer"))
+        command("promote", name, "--model", MODEL, "--shadow", *submit)
+        approve = ("--at", stage.address, "--token-file", stage.token_file("boss", "approver"))
+        command("promote", name, "--model", MODEL, *approve)
+        found["after"] = school.shares()
+    return found
+
+
+def term(school: School, pack: Path, sent: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """Rounds one after the other, each on the pack that the last one promoted."""
+    found: dict[str, Any] = {"held": len(school.held), "before": school.shares(), "rounds": []}
+    for number, (attacks, clean) in enumerate(sent):
+        done = learn(school, pack, attacks, clean, number)
+        found["rounds"].append(done)
+        pack = Path(done["candidate"]) if done["promoted"] else pack
     return found
 
 
 def row(name: str, found: Mapping[str, Any]) -> list[str]:
-    """A line of the table."""
-    before, after = found["before"], found.get("after")
-    labelled = f"{found['labelled']['adversarial']} + {found['labelled']['benign']}"
-    first = [name, labelled, f"{100 * before['attack']:.1f}"]
-    if after is None:
-        return [*first, "refused", "", "", "", f"{found['retrain_seconds']:.0f} s"]
-    corrupted = [max(some[name] for name in REPORTED) for some in (before, after)]
-    loss = max(100 * (before[attack] - after[attack]) for attack in STATIC if attack in after)
+    """A line of the table: the first round's start and the last round's end."""
+    before, rounds = found["before"], found["rounds"]
+    said = [sum(one["labelled"][label] for one in rounds) for label in ("adversarial", "benign")]
+    after = [
+        f"{100 * one['after']['attack']:.1f}" if "after" in one else "refused" for one in rounds
+    ]
+    first = [name, f"{said[0]} + {said[1]}", f"{100 * before['attack']:.1f}", ", ".join(after)]
+    seconds = f"{max(one['retrain_seconds'] for one in rounds):.0f} s"
+    ends = [one["after"] for one in rounds if "after" in one]
+    if not ends:
+        return [*first, "", "", "", seconds]
+    corrupted = [np.mean([some[name] for name in REPORTED]) for some in (before, ends[-1])]
+    loss = max(100 * (before[attack] - ends[-1][attack]) for attack in STATIC if attack in before)
     return [
-        *first, f"{100 * after['attack']:.1f}",
-        f"{100 * before['clean']:.1f} to {100 * after['clean']:.1f}",
+        *first,
+        f"{100 * before['clean']:.1f} to {100 * ends[-1]['clean']:.1f}",
         f"{100 * corrupted[0]:.1f} to {100 * corrupted[1]:.1f}",
-        f"{loss:.1f}", f"{found['retrain_seconds']:.0f} s",
+        f"{loss:.1f}", seconds,
     ]  # fmt: skip
 
 
@@ -121,6 +146,7 @@ def main() -> None:
     parser.add_argument("--victim", type=Path)
     parser.add_argument("--only", nargs="*", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--count", type=int, default=1000, help="pictures attacked, of each half")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--labels", type=int, default=600, help="suspects reviewed at most")
     parser.add_argument("--sample-rate", type=float, default=0.25)
     parser.add_argument("--json", type=Path)
@@ -135,15 +161,17 @@ def main() -> None:
         results = json.loads(chosen.json.read_text())
     for name in chosen.only:
         if name not in results:
-            attacks, clean = material.traffic(production, FAMILIES[name], chosen.count)
             held = material.measured(production, FAMILIES[name], chosen.count)
             with tempfile.TemporaryDirectory(prefix="guard-learning-") as folder:
                 rate = chosen.sample_rate
                 where = Path(folder)
                 with staged(where, chosen.pack, production, parts.calibrate, sample_rate=rate) as s:
-                    results[name] = learn(
-                        s, chosen.pack, attacks, clean, held, constants, chosen.labels
+                    school = School(s, held, constants, chosen.labels)
+                    sent = (
+                        material.traffic(production, FAMILIES[name], chosen.count, number)
+                        for number in range(chosen.rounds)
                     )
+                    results[name] = term(school, chosen.pack, sent)
             if chosen.json:
                 dumped(chosen.json, results)
         print(show([HEAD, row(name, results[name])]).splitlines()[-1], flush=True)

@@ -33,10 +33,16 @@ class Material:
         first, second = parts.test.subset(rest).split_by_group(0.5, seed=11)
         return cls(_shuffled(first, 1), _shuffled(second, 2))
 
-    def traffic(self, production: nn.Module, attack: Attack, count: int) -> tuple[Tensor, Tensor]:
-        """What callers send: attacks that work, and clean pictures; no picture is in both."""
-        attacked, clean = self.sent.subset(slice(count)), self.sent.subset(slice(count, None))
-        return fooling(production, attack, attacked, seed=5), _pixels(clean)[:SENT]
+    def traffic(
+        self, production: nn.Module, attack: Attack, count: int, round_: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """What callers send: attacks that work, and clean pictures; no picture is in both.
+
+        Every other round, those attacked are others; then the same ones, attacked anew.
+        """
+        order = np.roll(np.arange(len(self.sent)), -round_ * count)
+        attacked, clean = self.sent.subset(order[:count]), self.sent.subset(order[count:])
+        return fooling(production, attack, attacked, seed=5 + 100 * round_), _pixels(clean)[:SENT]
 
     def measured(self, production: nn.Module, attack: Attack, count: int) -> Tensor:
         """Attacks that work, on pictures that were never sent."""

@@ -7,7 +7,7 @@ import torch
 
 from guard import load_member
 from guard.data import signs
-from tests.learning.__main__ import learn
+from tests.learning.__main__ import School, term
 from tests.learning.families import FAMILIES, margin
 from tests.learning.pictures import Material
 from tests.learning.stage import staged
@@ -28,9 +28,10 @@ def test_an_unknown_attack_is_learned_live(tmp_path: Path, monkeypatch: pytest.M
     folder.mkdir()
     calibrated = signs.make(600, seed=5_000_003)
     with staged(folder, PACK, production, calibrated, sample_rate=0.5) as stage:
-        found = learn(stage, PACK, attacks, clean, held, constants, 300)
-    assert found["promoted"], found["said"]
-    before, after = found["before"], found["after"]
+        found = term(School(stage, held, constants, 300), PACK, [(attacks, clean)])
+    (only,) = found["rounds"]
+    assert only["promoted"], only["said"]
+    before, after = found["before"], only["after"]
     assert after["attack"] > before["attack"] + 0.2
     assert after["clean"] < 0.09
 
