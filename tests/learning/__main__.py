@@ -1,7 +1,8 @@
 """It learns: attacks that a pack's detector never saw, through a live gateway, before and after.
 
 python -m tests.learning --pack models/signs [--data signs] [--victim FOLDER] [--only FAMILY ...]
-                         [--rounds 2] [--count 1000] [--labels 600] [--sample-rate 0.25] [--json FILE]
+                         [--rounds 2] [--count 1000] [--labels 600] [--sample-rate 0.25]
+                         [--json FILE]
 
 For each family: a gateway in front of a production classifier that is no part of the pack; attacks
 of the family that fool it and clean pictures are sent by 20 callers; suspects and a random sample
