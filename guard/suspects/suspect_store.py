@@ -256,19 +256,31 @@ class SuspectStore:
 
     def _own(self) -> None:
         """Nothing is read or written with keys that are not this store's."""
-        check, fence = self._index.claim_store(self._check, self._ring.current)
-        if check != self._check:
-            raise StoreError("the index of suspects was made with other keys than these")
+        while True:
+            check, fence = self._index.claim_store(self._check, self._ring.current)
+            if check != self._check:
+                raise StoreError("the index of suspects was made with other keys than these")
+            wrong = self._apart(fence)
+            if not wrong:
+                return
+            before = self._ring.keys
+            self._reload()  # rotated between the reading of the keys and of the index?
+            if self._ring.keys == before:
+                raise StoreError(wrong)
+
+    def _apart(self, fence: int) -> str:
+        """Why these keys do not go with an index that is at key `fence`; empty: they do."""
         if self._ring.current < fence:
-            raise StoreError(
+            return (
                 f"the keys of suspects end at number {self._ring.current}, the index is at {fence}:"
                 " this is an old copy of the keys"
             )
         if fence not in self._ring.keys:
-            raise StoreError(
+            return (
                 f"the index of suspects is from before the last rotation: its key {fence} was"
                 " destroyed; restore a newer one"
             )
+        return ""
 
     def _reload(self) -> None:
         """The ring anew: another process may have rotated it."""

@@ -124,6 +124,21 @@ def test_other_keys_are_refused(kind: Open, place: Path) -> None:
     store.close()
 
 
+def test_a_rotation_between_the_keys_and_the_index_is_noticed(
+    kind: Open, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads the keys just before and the index just after one reads the keys once more."""
+    store, other = kind(place), kind(place)
+    store.put([suspect(store, 1)])
+    late = [store._keys.load()]
+    other.rotate()
+    load = store._keys.load
+    monkeypatch.setattr(store._keys, "load", lambda: late.pop() if late else load())
+    store.put([suspect(store, 2)])
+    assert not late
+    assert store.counts().total == 2
+
+
 def test_rotations_under_load_disturb_nobody(kind: Open, place: Path) -> None:
     """Readers, a writer and an eraser in two stores: no error, nothing lost, nothing unreadable."""
     stores = (kind(place), kind(place))
