@@ -5,13 +5,20 @@ of each array are read.
 """
 
 import io
+import json
 import math
 import zipfile
-from typing import IO
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guard.errors import PackError
+
+Arrays = Mapping[str, NDArray[np.generic]]
+T = TypeVar("T")
 
 MAX_BYTES = 256 << 20  # unpacked
 MAX_MEMBERS = 64
@@ -31,6 +38,29 @@ def check_archive(data: bytes, name: str) -> None:
         raise PackError(f"{name} {error}") from error
     except Exception as error:  # zipfile and numpy raise nearly anything on a broken file
         raise PackError(f"{name} is no archive of arrays: {error}") from error
+
+
+def read_described(
+    source: bytes | Path, build: Callable[[Arrays, str, Any], T], *, what: str, limit: int
+) -> dict[str, T]:
+    """What an archive's array `about` describes (JSON: an entry by name), built from its arrays.
+
+    what: names such a file in errors; limit: bytes that it may unpack to. Raises PackError for
+    anything that cannot be read, or that `build` cannot make something of.
+    """
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise PackError(f"cannot read the {what} {source!r}: {error.strerror}") from error
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
+            if sum(member.file_size for member in members.infolist()) > limit:
+                raise ValueError(f"it unpacks to more than {limit} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            about = json.loads(stored["about"].tobytes())
+            return {str(name): build(stored, str(name), entry) for name, entry in about.items()}
+    except Exception as error:  # numpy and zipfile raise nearly anything on a broken file
+        raise PackError(f"not a {what}: {error}") from error
 
 
 def _check_list(members: list[zipfile.ZipInfo]) -> None:

@@ -7,7 +7,6 @@ rate is beta-distributed, and `realised_rate` gives its interval.
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from guard.errors import InputError, PackError
+from guard.archive import Arrays, read_described
+from guard.errors import InputError
 
 Floats = NDArray[np.float32]
 
@@ -72,8 +72,11 @@ class Calibration:
         return float(law.ppf(tail)), float(law.ppf(1 - tail))
 
 
-def dump(calibrations: Mapping[str, Calibration]) -> bytes:
-    """Several calibrations ("alone", "upstream") as the bytes of one .npz, the same every time."""
+def dump(calibrations: Mapping[str, Calibration], beside: Arrays | None = None) -> bytes:
+    """Several calibrations ("alone", "upstream") as the bytes of one .npz, the same every time.
+
+    beside: more arrays, which `load` leaves alone.
+    """
     about = {
         key: {"names": list(value.names), "about": dict(value.about)}
         for key, value in calibrations.items()
@@ -83,29 +86,17 @@ def dump(calibrations: Mapping[str, Calibration]) -> bytes:
     }
     arrays.update({key: value.scores for key, value in sorted(calibrations.items())})
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, allow_pickle=False, **arrays, **(beside or {}))
     return buffer.getvalue()
 
 
 def load(source: bytes | Path) -> dict[str, Calibration]:
     """Read what `dump` wrote; raises PackError for anything else."""
-    try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as error:
-        raise PackError(f"cannot read the calibration {source!r}: {error.strerror}") from error
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as members:
-            if sum(member.file_size for member in members.infolist()) > MAX_BYTES:
-                raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            about = json.loads(stored["about"].tobytes())
-            return {key: _entry(stored[key], entry) for key, entry in about.items()}
-    except Exception as error:  # numpy and zipfile raise nearly anything on a broken file
-        raise PackError(f"not a calibration file: {error}") from error
+    return read_described(source, _entry, what="calibration file", limit=MAX_BYTES)
 
 
-def _entry(scores: NDArray[np.generic], entry: Mapping[str, object]) -> Calibration:
-    names, about = entry["names"], entry["about"]
+def _entry(stored: Arrays, name: str, entry: Mapping[str, object]) -> Calibration:
+    scores, names, about = stored[name], entry["names"], entry["about"]
     if not isinstance(names, list) or not isinstance(about, dict):
         raise TypeError("its description is malformed")
     table = scores.astype(np.float32)

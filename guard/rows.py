@@ -8,7 +8,6 @@ F = E + 1 features.
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.errors import InputError, PackError
+from guard.archive import Arrays, read_described
+from guard.errors import InputError
 
 Floats = NDArray[np.float32]
 
@@ -124,22 +124,10 @@ def dump(tables: Mapping[str, Rows]) -> bytes:
 
 def load(source: bytes | Path) -> dict[str, Rows]:
     """Read what `dump` wrote; raises PackError for anything else."""
-    try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as error:
-        raise PackError(f"cannot read {source!r}: {error.strerror}") from error
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as members:
-            if sum(member.file_size for member in members.infolist()) > MAX_BYTES:
-                raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            about = json.loads(stored["about"].tobytes())
-            return {str(name): _table(stored, str(name), entry) for name, entry in about.items()}
-    except Exception as error:  # numpy and zipfile raise nearly anything on a broken file
-        raise PackError(f"not a file of rows: {error}") from error
+    return read_described(source, _table, what="file of rows", limit=MAX_BYTES)
 
 
-def _table(stored: Mapping[str, NDArray[np.generic]], name: str, entry: object) -> Rows:
+def _table(stored: Arrays, name: str, entry: object) -> Rows:
     if not isinstance(entry, dict):
         raise TypeError("its description is malformed")
     return Rows(

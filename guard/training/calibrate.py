@@ -1,6 +1,5 @@
 """Calibrates a pack for an upstream or for other pictures. No torch: it runs where guard serves."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,14 +86,8 @@ def seen_rows(pipeline: Pipeline, evidence: Floats, scores: Floats | None) -> Ro
 
 def write(path: Path, entries: dict[str, Calibration], rows: Rows | None = None) -> None:
     """Write the calibration through a temporary file, with the rows that it comes from."""
-    data = calibration.dump(entries)
-    if rows is not None:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        kept = np.frombuffer(dump_rows({CLEAN: rows}), np.uint8)
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays, **{ROWS: kept})
-        data = buffer.getvalue()
+    beside = {} if rows is None else {ROWS: np.frombuffer(dump_rows({CLEAN: rows}), np.uint8)}
+    data = calibration.dump(entries, beside)
     part = path.with_suffix(path.suffix + ".part")
     part.write_bytes(data)
     part.replace(path)

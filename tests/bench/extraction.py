@@ -14,10 +14,8 @@ Both for every way to answer in ANSWERS, `[models.output.harden]`.
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,11 +33,11 @@ from guard.config import Output
 from guard.config.harden import Harden
 from guard.evaluation.detection import answers
 from guard.gateway.blunt import blunt
-from guard.gateway.server import running
 from guard.networks import fuse
 from guard.testing import gateway_config
 from guard.training.classifier import load_classifier
 from guard.training.parts import divide, pictures
+from tests.bench.threaded import served
 
 Floats = NDArray[np.float32]
 BATCH, JUDGED = 64, 2000
@@ -64,24 +62,8 @@ def gateway(pack: Path, upstream: Path, harden: Harden) -> Iterator[Client]:
         mode="monitor",
         output=Output(kind="logits", harden=harden),
     )
-    address: list[str] = []
-    ready, done = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with running(config) as here:
-            address.append(here.address)
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    ready.wait()
-    try:
-        with Client(address[0]) as client:
-            yield client
-    finally:
-        done.set()
-        thread.join()
+    with served(config) as client:
+        yield client
 
 
 def asked(client: Client, images: Floats) -> Tensor:

@@ -15,11 +15,9 @@ Square, SimBA and HopSkipJump are `guard.attacks`; Boundary is ART's where ART i
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,12 +34,11 @@ from guard.attacks.live import Live
 from guard.attacks.simba import simba
 from guard.attacks.square import square
 from guard.cli.pictures import read_images
-from guard.client import Client
 from guard.config.queries import Queries
-from guard.gateway.server import running
 from guard.pack import Pack
 from guard.testing import gateway_config
 from guard.training.export import export_classifier
+from tests.bench.threaded import served
 
 EPS, L2 = 8 / 255, 1.0
 HONEST = 2000
@@ -147,24 +144,8 @@ def gateway(pack: Path, upstream: Path, queries: Queries) -> Iterator[Live]:
         on_flag="annotate",
         queries=queries,
     )
-    address: list[str] = []
-    ready, done = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with running(config) as here:
-            address.append(here.address)
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    ready.wait()
-    try:
-        with Client(address[0]) as client:
-            yield Live(client, "production", batch=1)
-    finally:
-        done.set()
-        thread.join()
+    with served(config) as client:
+        yield Live(client, "production", batch=1)
 
 
 def attacked(attack: Attack, box: Box, image: Tensor, label: Tensor, queries: int) -> Tensor | None:
