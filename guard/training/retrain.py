@@ -92,6 +92,12 @@ class Order:
     trained_by: str = ""
     command: str = "guard retrain"
 
+    @property
+    def entries(self) -> dict[str, Calibration]:
+        """The parent's calibrations, the operator's in the place of the pack's."""
+        own = calibration.load(self.parent.files["calibration.npz"])
+        return own | dict(self.own.entries)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -208,8 +214,7 @@ def kept(
 ) -> tuple[Detector, dict[str, float]]:
     """As much of what was learned as the gate allows, and how much that is by head."""
     parent, about = load_detector(order.parent).requires_grad_(False), _abouts(order)
-    own = calibration.load(order.parent.files["calibration.npz"]) | dict(order.own.entries)
-    before = Side(parent, own)
+    before = Side(parent, order.entries)
 
     def worse(detector: Detector) -> set[str]:
         after = Side(detector, candidate.thresholds(detector, tables, about))
@@ -271,10 +276,9 @@ def _making(manifest: Mapping[str, Any], order: Order, started: datetime) -> Mak
 
 def _abouts(order: Order) -> dict[str, dict[str, str]]:
     """What stays true of the parent's calibrations when the detector is another."""
-    entries = calibration.load(order.parent.files["calibration.npz"]) | dict(order.own.entries)
     return {
         name: {key: value for key, value in entry.about.items() if key != "pack"}
-        for name, entry in entries.items()
+        for name, entry in order.entries.items()
     }
 
 
